@@ -1,0 +1,90 @@
+// The Python boundary: addresses become typed pointers, the GIL is released, nothing is computed.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+
+#include "instruction_set.h"
+#include "lift.h"
+#include "philox.h"
+#include "sketch.h"
+#include "solve.h"
+
+namespace py = pybind11;
+
+namespace gradex {
+namespace {
+
+template <class T>
+T* pointer(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+SketchArguments sketch_arguments(uintptr_t out, uintptr_t workspace, uintptr_t inputs, uintptr_t grads,
+                                 uintptr_t lengths, std::array<int64_t, 5> shape, uint64_t key, uint64_t offset,
+                                 float scale, std::array<int32_t, 2> types) {
+  return {pointer<float>(out),
+          pointer<float>(workspace),
+          pointer<const void>(inputs),
+          pointer<const void>(grads),
+          pointer<const int64_t>(lengths),
+          shape[0],
+          shape[1],
+          shape[2],
+          shape[3],
+          shape[4],
+          key,
+          offset,
+          scale,
+          static_cast<DType>(types[0]),
+          static_cast<DType>(types[1])};
+}
+
+LiftArguments lift_arguments(uintptr_t out, uintptr_t weights, std::array<int64_t, 3> shape, uint64_t key,
+                             uint64_t offset, float scale) {
+  return {pointer<float>(out), pointer<const float>(weights), shape[0], shape[1], shape[2], key, offset, scale};
+}
+
+void solve(std::array<uintptr_t, 5> outputs, std::array<uintptr_t, 5> inputs, std::array<int64_t, 4> shape, double l2,
+           double tol, int32_t max_iterations, int32_t threads) {
+  solve_cpu({pointer<double>(outputs[0]), pointer<double>(outputs[1]), pointer<double>(outputs[2]),
+             pointer<int32_t>(outputs[3]), pointer<int32_t>(outputs[4]), pointer<const float>(inputs[0]),
+             pointer<const double>(inputs[1]), pointer<const double>(inputs[2]), pointer<const int64_t>(inputs[3]),
+             pointer<const uint8_t>(inputs[4]), shape[0], shape[1], shape[2], shape[3], l2, tol, max_iterations,
+             threads});
+}
+
+std::array<uint32_t, 4> philox_words(std::array<uint32_t, 4> counter, uint64_t key) {
+  const Words words = philox({counter[0], counter[1], counter[2], counter[3]}, key);
+  return {words.x, words.y, words.z, words.w};
+}
+
+}  // namespace
+}  // namespace gradex
+
+PYBIND11_MODULE(_native, m) {
+  using namespace gradex;
+  using Release = py::call_guard<py::gil_scoped_release>;
+  py::class_<SketchArguments>(m, "SketchArguments").def(py::init(&sketch_arguments));
+  py::class_<LiftArguments>(m, "LiftArguments").def(py::init(&lift_arguments));
+  m.def("sketch_cpu_workspace", &gradex::sketch_cpu_workspace);
+  m.def("sketch_cpu", &gradex::sketch_cpu, Release());
+  m.def("lift_cpu", &gradex::lift_cpu, Release());
+  m.def("solve_cpu", &solve, Release());
+  m.def("philox", &philox_words);
+  m.def("instruction_sets", &instruction_sets);
+  m.def("instruction_set", &instruction_set);
+  m.def("use_instruction_set", &use_instruction_set);
+#ifdef GRADEX_CUDA
+  m.def("sketch_cuda_workspace", &sketch_cuda_workspace);
+  m.def("sketch_cuda",
+        [](const SketchArguments& a, int device, uintptr_t stream) { sketch_cuda(a, device, pointer<void>(stream)); },
+        Release());
+  m.def("lift_cuda",
+        [](const LiftArguments& a, int device, uintptr_t stream) { lift_cuda(a, device, pointer<void>(stream)); },
+        Release());
+  m.attr("cuda") = true;
+#else
+  m.attr("cuda") = false;
+#endif
+}

@@ -1,0 +1,81 @@
+#include "instruction_set.h"
+
+#include <atomic>
+#include <stdexcept>
+
+#include "lift.h"
+#include "sketch.h"
+
+namespace gradex {
+
+#define GRADEX_DECLARE(isa)                                              \
+  namespace isa {                                                        \
+  int64_t sketch_cpu_workspace(const SketchArguments&, int workers);     \
+  void sketch_cpu(const SketchArguments&, int workers);                  \
+  void lift_cpu(const LiftArguments&, int workers);                      \
+  }
+
+GRADEX_DECLARE(baseline)
+#ifdef GRADEX_X86
+GRADEX_DECLARE(avx2)
+GRADEX_DECLARE(avx512)
+#endif
+
+namespace {
+
+struct Kernels {
+  const char* name;
+  decltype(&baseline::sketch_cpu_workspace) sketch_workspace;
+  decltype(&baseline::sketch_cpu) sketch;
+  decltype(&baseline::lift_cpu) lift;
+};
+
+#define GRADEX_KERNELS(isa) {#isa, isa::sketch_cpu_workspace, isa::sketch_cpu, isa::lift_cpu}
+
+const std::vector<Kernels>& runnable() {
+  static const std::vector<Kernels> kernels = [] {
+    std::vector<Kernels> found = {GRADEX_KERNELS(baseline)};
+#ifdef GRADEX_X86
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+    if (avx2) found.push_back(GRADEX_KERNELS(avx2));
+    if (avx2 && avx512) found.push_back(GRADEX_KERNELS(avx512));
+#endif
+    return found;
+  }();
+  return kernels;
+}
+
+std::atomic<const Kernels*>& active() {
+  static std::atomic<const Kernels*> kernels{&runnable().back()};
+  return kernels;
+}
+
+}  // namespace
+
+std::vector<std::string> instruction_sets() {
+  std::vector<std::string> names;
+  for (const Kernels& kernels : runnable()) names.emplace_back(kernels.name);
+  return names;
+}
+
+std::string instruction_set() { return active().load()->name; }
+
+void use_instruction_set(const std::string& name) {
+  for (const Kernels& kernels : runnable()) {
+    if (name == kernels.name) {
+      active() = &kernels;
+      return;
+    }
+  }
+  throw std::invalid_argument("instruction set '" + name + "' cannot run here");
+}
+
+int64_t sketch_cpu_workspace(const SketchArguments& arguments, int workers) {
+  return active().load()->sketch_workspace(arguments, workers);
+}
+void sketch_cpu(const SketchArguments& arguments, int workers) { active().load()->sketch(arguments, workers); }
+void lift_cpu(const LiftArguments& arguments, int workers) { active().load()->lift(arguments, workers); }
+
+}  // namespace gradex

@@ -1,0 +1,33 @@
+// parallel_for on std::thread. No OpenMP: torch brings a runtime of its own, and two in one process spin against each other.
+#pragma once
+#include <cstdint>
+#include <type_traits>
+
+#include "target.h"
+
+namespace gradex {
+
+// body(context, index, worker) for every index in [0, count), worker in [0, workers); indices are claimed in order.
+// The first exception of a body is rethrown here after all workers have stopped.
+void run_parallel(int64_t count, int workers, void (*body)(void*, int64_t, int), void* context);
+
+inline namespace GRADEX_ISA {
+
+// Calls body(index, worker).
+template <class Body>
+inline void parallel_for_worker(int64_t count, int workers, Body&& body) {
+  using Plain = std::remove_reference_t<Body>;
+  run_parallel(
+      count, workers,
+      [](void* context, int64_t index, int worker) { (*static_cast<Plain*>(context))(index, worker); },
+      const_cast<void*>(static_cast<const void*>(&body)));
+}
+
+// Calls body(index).
+template <class Body>
+inline void parallel_for(int64_t count, int workers, Body&& body) {
+  parallel_for_worker(count, workers, [&](int64_t index, int) { body(index); });
+}
+
+}  // namespace GRADEX_ISA
+}  // namespace gradex

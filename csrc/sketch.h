@@ -1,0 +1,56 @@
+// The sketch of per-sample gradients of one linear layer:
+//     out[i, k] += scale * sum_{o, c} G_i[o, c] P[offset + o p + c, k],   G_i = sum_{t < lengths[i]} D[i, t, :]^T X[i, t, :].
+// Neither G nor P is ever in memory beyond one tile.
+#pragma once
+#include <cstdint>
+
+#include "dtype.h"
+
+namespace gradex {
+
+struct SketchArguments {
+  float* out;              // [samples, dim], added to
+  float* workspace;        // sketch_workspace(arguments, workers) floats, owned by the caller
+  const void* inputs;      // X [samples, tokens, in_features]
+  const void* grads;       // D [samples, tokens, out_features]
+  const int64_t* lengths;  // [samples] or nullptr (all tokens)
+  int64_t samples, tokens, in_features, out_features, dim;
+  uint64_t key, offset;    // Philox key of the parameter; element index of its first entry
+  float scale;
+  DType inputs_type, grads_type;
+};
+
+// A parameter matrix is cut into tiles and its tiles into chunks by its shape alone. A chunk sums in a fixed order into a
+// [samples, dim] of its own and the chunks are added in order: the same bits for any number of threads and blocks.
+constexpr int64_t kTileElements = 256, kTileColumns = 64, kMaxChunks = 64;
+
+struct Tiling {
+  int64_t rows, columns;            // of a tile: rows * columns <= kTileElements
+  int64_t tiles_down, tiles_across;
+  int64_t chunks;
+};
+
+inline Tiling tiling(int64_t out_features, int64_t in_features) {
+  Tiling t{};
+  t.columns = in_features < kTileColumns ? in_features : kTileColumns;
+  t.rows = kTileElements / t.columns;
+  if (t.rows > out_features) {  // a flat parameter: let the tile grow along the row instead
+    t.rows = out_features;
+    const int64_t widest = kTileElements / t.rows;
+    t.columns = in_features < widest ? in_features : widest;
+  }
+  t.tiles_down = (out_features + t.rows - 1) / t.rows;
+  t.tiles_across = (in_features + t.columns - 1) / t.columns;
+  const int64_t tiles = t.tiles_down * t.tiles_across;
+  t.chunks = tiles < kMaxChunks ? tiles : kMaxChunks;
+  return t;
+}
+
+int64_t sketch_cpu_workspace(const SketchArguments& arguments, int workers);
+void sketch_cpu(const SketchArguments& arguments, int workers);
+
+// Enqueued on `stream` (a cudaStream_t) of `device`; throws std::runtime_error on a CUDA error.
+int64_t sketch_cuda_workspace(const SketchArguments& arguments);
+void sketch_cuda(const SketchArguments& arguments, int device, void* stream);
+
+}  // namespace gradex

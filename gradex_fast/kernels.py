@@ -1,0 +1,257 @@
+"""The kernels for library authors: sketch, project, lift, solve. Needs torch and NumPy only.
+
+Arrays are torch tensors or NumPy arrays, on the CPU or a CUDA device; outputs live where the inputs live. Shapes are
+checked once, here; then the work goes to the CUDA, CPU or reference backend.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from gradex_fast import native
+from gradex_fast.reference.gaussian import key as philox_key
+from gradex_fast.reference.lift import lift as reference_lift
+from gradex_fast.reference.sketch import sketch as reference_sketch
+
+Array = TypeVar("Array", torch.Tensor, np.ndarray)
+DISTRIBUTIONS = ("gaussian",)
+BACKENDS = (None, "cpu", "cuda", "reference")
+
+
+class Status(IntEnum):
+    """How a subset's solve ended."""
+
+    CONVERGED = 0
+    ITERATION_LIMIT = 1
+    STALLED = 2
+    NOT_FINITE = 3
+    EMPTY = 4
+
+
+@dataclass(frozen=True)
+class Solutions:
+    """Minimisers of m subset regressions.
+
+    Attributes:
+        x: float64 [m, d]. loss: float64 [m], F_S(x_S). gradient_norm: float64 [m], ‖∇F_S(x_S)‖.
+        iterations: int32 [m]. status: int32 [m], see `Status`.
+    """
+
+    x: np.ndarray
+    loss: np.ndarray
+    gradient_norm: np.ndarray
+    iterations: np.ndarray
+    status: np.ndarray
+
+
+def sketch(
+    inputs: Array,
+    grads: Array,
+    *,
+    name: str,
+    seed: int,
+    dim: int,
+    distribution: str = "gaussian",
+    lengths: Array | Sequence[int] | None = None,
+    offset: int = 0,
+    out: Array | None = None,
+    threads: int | None = None,
+    backend: str | None = None,
+) -> Array:
+    """Per-sample gradients of one linear layer, projected without ever being formed (DESIGN §2).
+
+    Row i of the result is Pᵀ vec(Σ_t grads[i, t] ⊗ inputs[i, t]) / √dim; P's element index is
+    offset + output · p + input, the row-major order of a torch Linear's weight.
+
+    Args:
+        inputs: [n, t, p], what the layer was given: float32, bfloat16, float16 (float64 is rounded).
+        grads: [n, t, q], the gradient of its output.
+        name, seed: which P; the same on every device, for every n and t.
+        lengths: [n], tokens of each sample; later ones are not read. None: all t.
+        out: float32 [n, dim] to add to; None starts from zero.
+        threads: CPU threads (None: torch's number); the result's bits do not depend on it.
+        backend: None picks by device; "reference" is the float64 specification.
+
+    Returns:
+        float32 [n, dim].
+
+    Raises:
+        ValueError: shapes, devices, distribution or backend do not fit; the message names them.
+    """
+    _check_plan(dim, distribution, backend)
+    x, d = _tensor(inputs), _tensor(grads)
+    if x.ndim != 3 or d.ndim != 3 or x.shape[:2] != d.shape[:2] or x.device != d.device:
+        raise ValueError(
+            f"inputs [n, t, p] and grads [n, t, q] must share n, t and device: {_describe(x)} and {_describe(d)}"
+        )
+    length = None if lengths is None else _lengths(lengths, x)
+    total = torch.zeros(x.shape[0], dim, device=x.device) if out is None else _tensor(out)
+    if total.shape != (x.shape[0], dim) or total.dtype != torch.float32 or not total.is_contiguous():
+        raise ValueError(f"out must be contiguous float32 [{x.shape[0]}, {dim}], got {_describe(total)}")
+    if backend == "reference":
+        kept = None if length is None else length.cpu().numpy()
+        arrays = x.detach().double().cpu().numpy(), d.detach().double().cpu().numpy()
+        exact = reference_sketch(*arrays, name=name, seed=seed, dim=dim, lengths=kept, offset=offset)
+        total += torch.from_numpy(exact).to(total)
+    elif x.numel() and d.numel():
+        plan = {"key": philox_key(name, seed), "offset": offset, "scale": 1 / math.sqrt(dim)}
+        native.sketch(total, x, d, length, threads=threads or torch.get_num_threads(), **plan)
+    return _like(total, inputs)
+
+
+def project(
+    rows: Array,
+    *,
+    name: str,
+    seed: int,
+    dim: int,
+    distribution: str = "gaussian",
+    offset: int = 0,
+    out: Array | None = None,
+    threads: int | None = None,
+    backend: str | None = None,
+) -> Array:
+    """Dense gradients times P: rows [n, p] · P[offset : offset + p] / √dim, float32 [n, dim].
+
+    The same P as `sketch`'s for the same name and seed; other arguments and errors as there.
+    """
+    if rows.ndim != 2:
+        raise ValueError(f"rows must be [n, p], got {tuple(rows.shape)}")
+    x = _tensor(rows)[:, None, :]
+    ones = torch.ones(len(x), 1, 1, device=x.device)
+    plan = {"name": name, "seed": seed, "dim": dim, "distribution": distribution, "offset": offset}
+    total = sketch(x, ones, out=None if out is None else _tensor(out), threads=threads, backend=backend, **plan)
+    return _like(total, rows)
+
+
+def lift(
+    weights: Array,
+    size: int,
+    *,
+    name: str,
+    seed: int,
+    distribution: str = "gaussian",
+    offset: int = 0,
+    threads: int | None = None,
+    backend: str | None = None,
+) -> Array:
+    """The adjoint of `project`: weights [m, dim] · P[offset : offset + size]ᵀ / √dim, float32 [m, size].
+
+    ⟨project(g), w⟩ = ⟨g, lift(w)⟩ for every g and w. Raises as `sketch` does.
+    """
+    if weights.ndim != 2:
+        raise ValueError(f"weights must be [m, dim], got {tuple(weights.shape)}")
+    w = _tensor(weights)
+    dim = w.shape[1]
+    _check_plan(dim, distribution, backend)
+    out = torch.zeros(len(w), size, device=w.device)
+    if backend == "reference":
+        exact = reference_lift(w.double().cpu().numpy(), size, name=name, seed=seed, offset=offset)
+        out = torch.from_numpy(exact).to(out)
+    elif out.numel():
+        plan = {"key": philox_key(name, seed), "offset": offset, "scale": 1 / math.sqrt(dim)}
+        native.lift(out, w.detach(), threads=threads or torch.get_num_threads(), **plan)
+    return _like(out, weights)
+
+
+def solve(
+    features: Array,
+    margins: Array,
+    group_ptr: Array | Sequence[int],
+    subsets: Array | Sequence[Sequence[int]],
+    *,
+    l2: float,
+    weights: Array | None = None,
+    always: Sequence[int] | None = None,
+    tol: float = 1e-6,
+    max_iterations: int = 500,
+    threads: int | None = None,
+) -> Solutions:
+    """Ridge logistic regressions over many subsets of groups of one data matrix (DESIGN §2, Estimate).
+
+    Each minimises F_S(x) = Σ_{i∈S} w_i softplus(-(h_i + g_i·x)) / Σ w_i + l2/2 ‖x‖² by L-BFGS from x = 0 until
+    ‖∇F_S(x)‖ ≤ tol ‖∇F_S(0)‖. A subset that cannot be solved has a status, never an exception.
+
+    Args:
+        features: [N, d], rows g_i sorted by group; kept in float32, summed in float64.
+        margins: [N], h_i. weights: [N], w_i ≥ 0; None is all one.
+        group_ptr: [n + 1]; group t holds the rows group_ptr[t] ... group_ptr[t + 1] - 1.
+        subsets: bool [m, n], or m lists of group indices.
+        always: groups that are in every subset.
+
+    Raises:
+        ValueError: shapes or indices do not fit.
+    """
+    matrix, bias, pointer = _array(features), _array(margins), np.asarray(_array(group_ptr), np.int64)
+    count = len(pointer) - 1
+    if matrix.ndim != 2 or bias.shape != matrix.shape[:1]:
+        raise ValueError(f"features [N, d] and margins [N] do not fit: {matrix.shape} and {bias.shape}")
+    if count < 0 or pointer[0] != 0 or pointer[-1] != len(matrix) or (np.diff(pointer) < 0).any():
+        raise ValueError(f"group_ptr must rise from 0 to N = {len(matrix)}, got {pointer.tolist()[:8]}")
+    weight = None if weights is None else _array(weights)
+    if weight is not None and (weight.shape != bias.shape or (weight < 0).any()):
+        raise ValueError(f"weights must be {bias.shape} numbers >= 0")
+    if not l2 >= 0:
+        raise ValueError(f"l2 must be >= 0, got {l2}")
+    masks = subset_masks(subsets, count)
+    masks[:, list(always or ())] = True
+    m, d = len(masks), matrix.shape[1]
+    outputs = (np.zeros((m, d)), np.zeros(m), np.zeros(m), np.zeros(m, np.int32), np.zeros(m, np.int32))
+    limits = {"l2": l2, "tol": tol, "max_iterations": max_iterations, "threads": threads or torch.get_num_threads()}
+    native.solve(outputs, matrix, bias, weight, pointer, masks, **limits)
+    return Solutions(*outputs)
+
+
+def subset_masks(subsets: Array | Sequence[Sequence[int]], count: int) -> np.ndarray:
+    """Subsets of `count` groups as a fresh bool [m, count], from a mask or from m lists of indices."""
+    if isinstance(subsets, (torch.Tensor, np.ndarray)):
+        masks = np.array(_array(subsets))
+        if masks.ndim != 2 or masks.shape[1] != count or masks.dtype not in (np.bool_, np.uint8):
+            raise ValueError(f"subsets must be bool [m, {count}] or lists of indices, got {masks.dtype} {masks.shape}")
+        return masks.astype(bool)
+    masks = np.zeros((len(subsets), count), bool)
+    for row, members in zip(masks, subsets, strict=True):
+        chosen = np.asarray(members, np.int64)
+        if chosen.size and (chosen.min() < 0 or chosen.max() >= count):
+            raise ValueError(f"a subset names group {chosen.max()}, but there are {count} groups")
+        row[chosen] = True
+    return masks
+
+
+def _check_plan(dim: int, distribution: str, backend: str | None) -> None:
+    if dim < 1:
+        raise ValueError(f"dim must be 1 or more, got {dim}")
+    if distribution not in DISTRIBUTIONS:
+        raise ValueError(f"distribution must be one of {DISTRIBUTIONS}, got {distribution!r}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+
+
+def _lengths(lengths: Array | Sequence[int], x: torch.Tensor) -> torch.Tensor:
+    tensor = torch.as_tensor(lengths, dtype=torch.int64)
+    if tensor.shape != x.shape[:1] or (len(tensor) and not 0 <= int(tensor.min()) <= int(tensor.max()) <= x.shape[1]):
+        raise ValueError(f"lengths must be {x.shape[0]} numbers from 0 to {x.shape[1]}")
+    return tensor
+
+
+def _tensor(array: Array) -> torch.Tensor:
+    return array if isinstance(array, torch.Tensor) else torch.from_numpy(np.asarray(array))
+
+
+def _array(array: Array | Sequence) -> np.ndarray:
+    return array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
+
+
+def _like(tensor: torch.Tensor, example: Array) -> Array:
+    return tensor if isinstance(example, torch.Tensor) else tensor.cpu().numpy()
+
+
+def _describe(tensor: torch.Tensor) -> str:
+    return f"{tensor.dtype} {list(tensor.shape)} on {tensor.device}"

@@ -1,0 +1,113 @@
+"""The only importer of `_native`: contiguity, addresses, streams, device indices. No mathematics, no defaults."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from gradex_fast import _native
+
+CUDA_BUILT: bool = _native.cuda
+_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+philox = _native.philox
+instruction_sets = _native.instruction_sets
+instruction_set = _native.instruction_set
+
+
+@contextmanager
+def using_instruction_set(name: str):
+    """Run the CPU kernels that were compiled for `name` (one of `instruction_sets()`), for tests and benchmarks."""
+    before = instruction_set()
+    _native.use_instruction_set(name)
+    try:
+        yield
+    finally:
+        _native.use_instruction_set(before)
+
+
+def sketch(
+    out: torch.Tensor,
+    inputs: torch.Tensor,
+    grads: torch.Tensor,
+    lengths: torch.Tensor | None,
+    *,
+    key: int,
+    offset: int,
+    scale: float,
+    threads: int,
+) -> None:
+    """out [n, dim] += scale · sketch of inputs [n, t, p], grads [n, t, q]; `csrc/sketch.h` has the equation."""
+    inputs, grads = _ready(inputs), _ready(grads)
+    lengths = lengths.to(device=out.device, dtype=torch.int64).contiguous() if lengths is not None else None
+    shape = (*inputs.shape, grads.shape[2], out.shape[1])
+    types = (_TYPES[inputs.dtype], _TYPES[grads.dtype])
+
+    def arguments(workspace: int) -> _native.SketchArguments:
+        addresses = (out.data_ptr(), workspace, inputs.data_ptr(), grads.data_ptr(), _address(lengths))
+        return _native.SketchArguments(*addresses, shape, key, offset, scale, types)
+
+    if out.is_cuda:
+        size = _cuda("sketch_cuda_workspace")(arguments(0))
+        workspace = torch.empty(size, dtype=torch.float32, device=out.device)
+        _cuda("sketch_cuda")(arguments(workspace.data_ptr()), *_queue(out))
+    else:
+        workspace = torch.empty(_native.sketch_cpu_workspace(arguments(0), threads), dtype=torch.float32)
+        _native.sketch_cpu(arguments(workspace.data_ptr()), threads)
+
+
+def lift(out: torch.Tensor, weights: torch.Tensor, *, key: int, offset: int, scale: float, threads: int) -> None:
+    """out [m, size] = scale · weights [m, dim] · Pᵀ."""
+    weights = weights.to(torch.float32).contiguous()
+    shape = (*out.shape, weights.shape[1])
+    arguments = _native.LiftArguments(out.data_ptr(), weights.data_ptr(), shape, key, offset, scale)
+    if out.is_cuda:
+        _cuda("lift_cuda")(arguments, *_queue(out))
+    else:
+        _native.lift_cpu(arguments, threads)
+
+
+def solve(
+    outputs: tuple[np.ndarray, ...],
+    features: np.ndarray,
+    margins: np.ndarray,
+    weights: np.ndarray | None,
+    group_ptr: np.ndarray,
+    subsets: np.ndarray,
+    *,
+    l2: float,
+    tol: float,
+    max_iterations: int,
+    threads: int,
+) -> None:
+    """Fill outputs = (x, loss, gradient_norm, iterations, status); `csrc/solve.h` has dtypes and the equation."""
+    features = np.ascontiguousarray(features, np.float32)
+    margins = np.ascontiguousarray(margins, np.float64)
+    weights = None if weights is None else np.ascontiguousarray(weights, np.float64)
+    group_ptr = np.ascontiguousarray(group_ptr, np.int64)
+    subsets = np.ascontiguousarray(subsets, np.uint8)
+    inputs = [0 if array is None else array.ctypes.data for array in (features, margins, weights, group_ptr, subsets)]
+    shape = (*features.shape, len(group_ptr) - 1, len(subsets))
+    _native.solve_cpu([array.ctypes.data for array in outputs], inputs, shape, l2, tol, max_iterations, threads)
+
+
+def _ready(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous tensor of a type that the kernels read; float64 is rounded to float32."""
+    return (tensor if tensor.dtype in _TYPES else tensor.to(torch.float32)).detach().contiguous()
+
+
+def _address(tensor: torch.Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _queue(tensor: torch.Tensor) -> tuple[int, int]:
+    """The device index and the caller's current stream there."""
+    return tensor.device.index, torch.cuda.current_stream(tensor.device).cuda_stream
+
+
+def _cuda(name: str):
+    if not CUDA_BUILT:
+        raise RuntimeError("gradex_fast was built without CUDA: install it where nvcc is, or use CPU tensors")
+    return getattr(_native, name)

@@ -1,0 +1,198 @@
+"""Every number of a run: validated, frozen, read from YAML and ``key=value``, written back to YAML."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gradex_fast.errors import GradexError
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelRecipe(Section):
+    """The pretrained model: a hub id or a folder, and what is trained in it."""
+
+    name: str
+    task: Literal["causal-lm", "sequence-classification"] = "causal-lm"
+    labels: int | None = Field(None, ge=2, description="classes of a classifier")
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
+    trust_remote_code: bool = False
+    adapter: Literal["lora", "full"] = "lora"
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: str | tuple[str, ...] = "all-linear"
+
+
+class FileRecipe(Section):
+    """Where rows come from and which of their columns mean what; None means recognised by name."""
+
+    path: str = Field(description="JSONL, Parquet or CSV file, or a hub id")
+    config: str | None = Field(None, description="the hub data set's configuration")
+    split: str = "train"
+    revision: str | None = None
+    limit: int | None = Field(None, ge=1, description="at most so many rows, from the front")
+    prompt: str | None = None
+    completion: str | None = None
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+
+
+class SourceRecipe(FileRecipe):
+    """One source: a file and its name (by default the file's stem)."""
+
+    name: str | None = None
+
+
+class GroupedRecipe(FileRecipe):
+    """Many sources in one file, told apart by a column."""
+
+    by: str = Field(description="the column that names a row's source")
+
+
+class TargetRecipe(Section):
+    """The task that the model is for."""
+
+    train: FileRecipe | None = None
+    validation: FileRecipe
+    test: FileRecipe | None = None
+
+
+class DataRecipe(Section):
+    folder: str = Field(".", description="relative paths start here")
+    sources: tuple[SourceRecipe, ...] | GroupedRecipe
+    target: TargetRecipe
+    max_length: int = Field(1024, ge=2, description="tokens; longer rows are cut at the right")
+    on_overlap: Literal["error", "drop"] = Field(
+        "error", description="training rows that equal a validation or test row"
+    )
+
+
+class TrainRecipe(Section):
+    """One fine-tuning. The loss is the mean over samples of each sample's mean token loss."""
+
+    epochs: float = Field(3.0, gt=0)
+    learning_rate: float = Field(2e-4, gt=0)
+    batch_size: int = Field(8, ge=1, description="samples on a device in one step")
+    accumulation: int = Field(1, ge=1)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps")
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    max_grad_norm: float = Field(1.0, gt=0)
+    checkpoints: int = Field(4, ge=0, description="saved evenly over the run, to resume from")
+
+
+class SketchRecipe(Section):
+    dim: int = Field(100, ge=1, description="d, columns of the projection")
+    margin: Literal["sequence", "token"] = "sequence"
+    batch_tokens: int = Field(8192, ge=1, description="padded tokens in one pass")
+    shard_rows: int = Field(1024, ge=1)
+    parameters: str | None = Field(None, description="regular expression of parameter names")
+    on_nonfinite: Literal["error", "skip"] = "error"
+
+
+class EstimateRecipe(Section):
+    ridge: float | Literal["auto"] = 10.0
+    anchors: int = Field(0, ge=0, description="subsets fine-tuned for real, to calibrate f̂")
+    anchor_fraction: float = Field(0.75, gt=0, lt=1)
+    anchor_train: TrainRecipe | None = Field(None, description="None: the same as `train`")
+    bootstrap: int = Field(200, ge=10)
+    mode: Literal["linear", "lift"] = "linear"
+
+    @model_validator(mode="after")
+    def _auto_needs_anchors(self) -> EstimateRecipe:
+        if self.ridge == "auto" and self.anchors < 3:
+            raise ValueError("ridge: auto needs anchors of 3 or more to choose by")
+        if self.ridge != "auto" and self.ridge <= 0:
+            raise ValueError("ridge must be positive")
+        return self
+
+
+class SelectRecipe(Section):
+    method: Literal["forward", "backward", "ensemble"] = "ensemble"
+    subsets: int = Field(1000, ge=2)
+    fraction: float = Field(0.75, gt=0, lt=1, description="share of the sources in a subset")
+    keep: int | None = Field(None, ge=1, description="how many sources; None: decided by f̂")
+
+
+class Recipe(Section):
+    """A whole run. `load` reads one from YAML; `dump` writes one that loads to an equal recipe."""
+
+    output: str = "runs/gradex"
+    seed: int = Field(0, ge=0)
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
+    model: ModelRecipe
+    data: DataRecipe
+    train: TrainRecipe = TrainRecipe()
+    sketch: SketchRecipe = SketchRecipe()
+    estimate: EstimateRecipe = EstimateRecipe()
+    select: SelectRecipe = SelectRecipe()
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
+        """Read `path`; each override is ``section.key=value`` with a YAML value.
+
+        Raises:
+            GradexError: the file is missing or not YAML, a key is unknown or a value is refused.
+        """
+        try:
+            tree = yaml.safe_load(Path(path).read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise GradexError(f"cannot read recipe {path}: {' '.join(str(error).split())}") from error
+        if not isinstance(tree, dict):
+            raise GradexError(f"recipe {path} must be a mapping of sections (model:, data:, ...)")
+        for override in overrides:
+            _override(tree, override)
+        return cls.build(tree)
+
+    @classmethod
+    def build(cls, tree: dict[str, Any]) -> Recipe:
+        """Validate a nested mapping. Raises `GradexError` naming the first key that is wrong."""
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            raise GradexError(_explain(error.errors()[0])) from error
+
+    def dump(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _override(tree: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise GradexError(f"override {text!r} must read section.key=value")
+    *sections, last = key.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise GradexError(f"override {text!r}: {section} is not a section")
+    tree[last] = yaml.safe_load(value)
+
+
+def _explain(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"]) or "recipe"
+    if error["type"] != "extra_forbidden":
+        return f"recipe: {place}: {error['msg']}"
+    near = difflib.get_close_matches(str(error["loc"][-1]), _all_keys(), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"recipe: unknown key {place!r}{hint}"
+
+
+def _all_keys() -> list[str]:
+    return sorted({key for section in _sections(Section) for key in section.model_fields})
+
+
+def _sections(base: type[Section]) -> list[type[Section]]:
+    return [base, *(leaf for child in base.__subclasses__() for leaf in _sections(child))]
