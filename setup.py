@@ -21,8 +21,8 @@ from setuptools.command.build_ext import build_ext
 CXX_FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"]
 INSTRUCTION_SETS = {"baseline": [], "avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx2", "-mfma", *AVX512]}
-ONCE = ["bindings", "instruction_set", "parallel", "solve_cpu"]
-PER_INSTRUCTION_SET = ["sketch_cpu", "lift_cpu"]
+ONCE = ["bindings", "instruction_set", "parallel"]
+PER_INSTRUCTION_SET = ["sketch_cpu", "lift_cpu", "solve_cpu"]
 CUDA = ["sketch_cuda", "lift_cuda"]
 CUDA_ARCHITECTURES = ["80", "86", "89", "90", "100", "120"]
 

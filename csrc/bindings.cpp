@@ -77,12 +77,14 @@ PYBIND11_MODULE(_native, m) {
   m.def("use_instruction_set", &use_instruction_set);
 #ifdef GRADEX_CUDA
   m.def("sketch_cuda_workspace", &sketch_cuda_workspace);
-  m.def("sketch_cuda",
-        [](const SketchArguments& a, int device, uintptr_t stream) { sketch_cuda(a, device, pointer<void>(stream)); },
-        Release());
-  m.def("lift_cuda",
-        [](const LiftArguments& a, int device, uintptr_t stream) { lift_cuda(a, device, pointer<void>(stream)); },
-        Release());
+  m.def(
+      "sketch_cuda",
+      [](const SketchArguments& a, int device, uintptr_t stream) { sketch_cuda(a, device, pointer<void>(stream)); },
+      Release());
+  m.def(
+      "lift_cuda",
+      [](const LiftArguments& a, int device, uintptr_t stream) { lift_cuda(a, device, pointer<void>(stream)); },
+      Release());
   m.attr("cuda") = true;
 #else
   m.attr("cuda") = false;

@@ -26,9 +26,7 @@ GRADEX_INLINE float bits_to_float(uint32_t bits) {
 
 GRADEX_INLINE float to_float(float value) { return value; }
 
-GRADEX_INLINE float to_float(BFloat16 value) {
-  return bits_to_float(static_cast<uint32_t>(value.bits) << 16);
-}
+GRADEX_INLINE float to_float(BFloat16 value) { return bits_to_float(static_cast<uint32_t>(value.bits) << 16); }
 
 // 2^112 moves the exponent bias from 15 to 127 and makes subnormals normal; the second branch keeps infinity and NaN.
 GRADEX_INLINE float to_float(Float16 value) {

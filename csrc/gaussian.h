@@ -2,10 +2,10 @@
 //
 // The four words of philox((j low, j high, k / 4, 0), key) give the columns 4 (k / 4) ... + 3 by Box-Muller,
 //     z0 = sqrt(-2 ln u) cos(2 pi v),  z1 = sqrt(-2 ln u) sin(2 pi v),
-// each rounded to bfloat16. Only IEEE float32 operations occur (add, multiply, fma, sqrt, conversions), in this order, and
-// no plain product feeds a plain sum, so that no compiler can contract them: equality of bits needs no rule about rounding
-// boundaries. The polynomials are minimax fits of relative error 1.1e-6 (logarithm), 1.5e-6 (sine) and 3e-8 (cosine),
-// 1/1,300 of half a bfloat16 step.
+// each rounded to bfloat16. Only IEEE float32 operations occur (add, multiply, fma, sqrt, conversions), in this order,
+// and no plain product feeds a plain sum, so that no compiler can contract them: equality of bits needs no rule about
+// rounding boundaries. The polynomials are minimax fits of relative error 1.1e-6 (logarithm), 1.5e-6 (sine) and 3e-8
+// (cosine), 1/1,300 of half a bfloat16 step.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -47,7 +47,7 @@ GRADEX_INLINE float round_to_bfloat16(float value) {
   return as_float((bits + 0x7FFFu + ((bits >> 16) & 1u)) & 0xFFFF0000u);
 }
 
-// -2 ln u for u = (word / 2^8 + 1/2) / 2^24, by u = 2^e m with m in [1/sqrt 2, sqrt 2).
+// -2 ln u for the float32 next to u = (floor(word / 2^8) + 1/2) / 2^24, by u = 2^e m with m in [1/sqrt 2, sqrt 2).
 GRADEX_INLINE float minus_two_log(uint32_t word) {
   constexpr uint32_t kHalfSqrt = 0x3F3504F3u;  // 1 / sqrt 2
   const float u = fused(static_cast<float>(static_cast<int32_t>(word >> 8)), 0x1p-24f, 0x1p-25f);

@@ -5,14 +5,16 @@
 
 #include "lift.h"
 #include "sketch.h"
+#include "solve.h"
 
 namespace gradex {
 
-#define GRADEX_DECLARE(isa)                                              \
-  namespace isa {                                                        \
-  int64_t sketch_cpu_workspace(const SketchArguments&, int workers);     \
-  void sketch_cpu(const SketchArguments&, int workers);                  \
-  void lift_cpu(const LiftArguments&, int workers);                      \
+#define GRADEX_DECLARE(isa)                                          \
+  namespace isa {                                                    \
+  int64_t sketch_cpu_workspace(const SketchArguments&, int workers); \
+  void sketch_cpu(const SketchArguments&, int workers);              \
+  void lift_cpu(const LiftArguments&, int workers);                  \
+  void solve_cpu(const SolveArguments&);                             \
   }
 
 GRADEX_DECLARE(baseline)
@@ -28,9 +30,10 @@ struct Kernels {
   decltype(&baseline::sketch_cpu_workspace) sketch_workspace;
   decltype(&baseline::sketch_cpu) sketch;
   decltype(&baseline::lift_cpu) lift;
+  decltype(&baseline::solve_cpu) solve;
 };
 
-#define GRADEX_KERNELS(isa) {#isa, isa::sketch_cpu_workspace, isa::sketch_cpu, isa::lift_cpu}
+#define GRADEX_KERNELS(isa) {#isa, isa::sketch_cpu_workspace, isa::sketch_cpu, isa::lift_cpu, isa::solve_cpu}
 
 const std::vector<Kernels>& runnable() {
   static const std::vector<Kernels> kernels = [] {
@@ -77,5 +80,6 @@ int64_t sketch_cpu_workspace(const SketchArguments& arguments, int workers) {
 }
 void sketch_cpu(const SketchArguments& arguments, int workers) { active().load()->sketch(arguments, workers); }
 void lift_cpu(const LiftArguments& arguments, int workers) { active().load()->lift(arguments, workers); }
+void solve_cpu(const SolveArguments& arguments) { active().load()->solve(arguments); }
 
 }  // namespace gradex

@@ -7,8 +7,8 @@ namespace gradex {
 inline namespace GRADEX_ISA {
 namespace {
 
-constexpr int64_t kBlock = 256;        // elements of the parameter lifted together
-constexpr int64_t kColumnBlock = 32;   // columns of P in one tile: 256 x 32 floats, 32 KiB
+constexpr int64_t kBlock = 256;       // elements of the parameter lifted together
+constexpr int64_t kColumnBlock = 32;  // columns of P in one tile: 256 x 32 floats, 32 KiB
 
 void lift_block(const LiftArguments& a, int64_t first) {
   const int64_t size = kBlock < a.size - first ? kBlock : a.size - first;

@@ -1,10 +1,13 @@
-// The logistic loss: point functions, then loss and gradient over one block of rows.
+// The logistic loss: a point function, then loss and gradient over one block of rows.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 
+#include "target.h"
+
 namespace gradex {
+inline namespace GRADEX_ISA {
 
 struct Softplus {
   double value;  // softplus(z) = log(1 + e^z) = max(z, 0) + log(1 + e^-|z|)
@@ -23,26 +26,25 @@ struct RowBlock {
   const double* weights;  // [rows] or nullptr (all one)
   int64_t rows, dim;
 
-  double weight(int64_t row) const { return weights ? weights[row] : 1.0; }
+  const float* row(int64_t i) const { return features + i * dim; }
+  double weight(int64_t i) const { return weights ? weights[i] : 1.0; }
 };
 
-// row . x. A compiler may not reorder one sum, so the columns go to eight sums it can vectorise;
-// the order of additions is then the same on every instruction set.
-inline double dot_row(const float* row, const double* x, int64_t dim) {
-  constexpr int64_t kLanes = 8;
-  double lane[kLanes] = {};
+// g . x. A compiler may not reorder one sum, so it goes to eight that can be vectorised.
+inline double dot_row(const float* g, const double* x, int64_t dim) {
+  constexpr int64_t kSums = 8;
+  double sums[kSums] = {}, sum = 0.0;
   int64_t k = 0;
-  for (; k + kLanes <= dim; k += kLanes)
-    for (int64_t j = 0; j < kLanes; ++j) lane[j] += static_cast<double>(row[k + j]) * x[k + j];
-  double tail = 0.0;
-  for (; k < dim; ++k) tail += static_cast<double>(row[k]) * x[k];
-  return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7])) +
-         tail;
+  for (; k + kSums <= dim; k += kSums)
+    for (int64_t j = 0; j < kSums; ++j) sums[j] += static_cast<double>(g[k + j]) * x[k + j];
+  for (; k < dim; ++k) sum += static_cast<double>(g[k]) * x[k];
+  for (double part : sums) sum += part;
+  return sum;
 }
 
-// gradient += scale * row
-inline void add_row(double* gradient, double scale, const float* row, int64_t dim) {
-  for (int64_t k = 0; k < dim; ++k) gradient[k] += scale * static_cast<double>(row[k]);
+// gradient += scale * g
+inline void add_row(double* gradient, double scale, const float* g, int64_t dim) {
+  for (int64_t k = 0; k < dim; ++k) gradient[k] += scale * static_cast<double>(g[k]);
 }
 
 // Returns sum_i w_i softplus(-z_i), z_i = h_i + g_i . x, and adds its gradient
@@ -50,13 +52,13 @@ inline void add_row(double* gradient, double scale, const float* row, int64_t di
 inline double add_loss_and_gradient(double* gradient, const RowBlock& block, const double* x) {
   double loss = 0.0;
   for (int64_t i = 0; i < block.rows; ++i) {
-    const float* row = block.features + i * block.dim;
-    const double weight = block.weight(i);
-    const Softplus point = softplus(-(block.margins[i] + dot_row(row, x, block.dim)));
-    loss += weight * point.value;
-    add_row(gradient, -weight * point.slope, row, block.dim);
+    const double z = block.margins[i] + dot_row(block.row(i), x, block.dim);
+    const Softplus point = softplus(-z);
+    loss += block.weight(i) * point.value;
+    add_row(gradient, -block.weight(i) * point.slope, block.row(i), block.dim);
   }
   return loss;
 }
 
+}  // namespace GRADEX_ISA
 }  // namespace gradex

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -24,7 +25,11 @@ void run_parallel(int64_t count, int workers, void (*body)(void*, int64_t, int),
   };
   std::vector<std::thread> threads;
   const auto useful = static_cast<int>(std::min<int64_t>(workers, count));
-  for (int worker = 1; worker < useful; ++worker) threads.emplace_back(work, worker);
+  threads.reserve(static_cast<size_t>(std::max(useful, 1)));
+  try {
+    for (int worker = 1; worker < useful; ++worker) threads.emplace_back(work, worker);
+  } catch (const std::system_error&) {  // no more threads to be had: those that run claim all indices
+  }
   work(0);
   for (auto& thread : threads) thread.join();
   if (failure) std::rethrow_exception(failure);

@@ -1,4 +1,4 @@
-// parallel_for on std::thread. No OpenMP: torch brings a runtime of its own, and two in one process spin against each other.
+// parallel_for on std::thread. No OpenMP: torch brings a runtime of its own, two in one process fight for the cores.
 #pragma once
 #include <cstdint>
 #include <type_traits>
@@ -18,8 +18,7 @@ template <class Body>
 inline void parallel_for_worker(int64_t count, int workers, Body&& body) {
   using Plain = std::remove_reference_t<Body>;
   run_parallel(
-      count, workers,
-      [](void* context, int64_t index, int worker) { (*static_cast<Plain*>(context))(index, worker); },
+      count, workers, [](void* context, int64_t index, int worker) { (*static_cast<Plain*>(context))(index, worker); },
       const_cast<void*>(static_cast<const void*>(&body)));
 }
 

@@ -1,5 +1,6 @@
 // The sketch of per-sample gradients of one linear layer:
-//     out[i, k] += scale * sum_{o, c} G_i[o, c] P[offset + o p + c, k],   G_i = sum_{t < lengths[i]} D[i, t, :]^T X[i, t, :].
+//     out[i, k] += scale * sum_{o, c} G_i[o, c] P[offset + o p + c, k],
+//     G_i = sum_{t < lengths[i]} D[i, t, :]^T X[i, t, :].
 // Neither G nor P is ever in memory beyond one tile.
 #pragma once
 #include <cstdint>
@@ -15,20 +16,22 @@ struct SketchArguments {
   const void* grads;       // D [samples, tokens, out_features]
   const int64_t* lengths;  // [samples] or nullptr (all tokens)
   int64_t samples, tokens, in_features, out_features, dim;
-  uint64_t key, offset;    // Philox key of the parameter; element index of its first entry
+  uint64_t key, offset;  // Philox key of the parameter; element index of its first entry
   float scale;
   DType inputs_type, grads_type;
 };
 
-// A parameter matrix is cut into tiles and its tiles into chunks by its shape alone. A chunk sums in a fixed order into a
-// [samples, dim] of its own and the chunks are added in order: the same bits for any number of threads and blocks.
+// A parameter matrix is cut into tiles and its tiles into chunks by its shape alone. A chunk sums in a fixed order into
+// a [samples, dim] of its own and the chunks are added in order: the same bits for any number of threads and blocks.
 constexpr int64_t kTileElements = 256, kTileColumns = 64, kMaxChunks = 64;
 
 struct Tiling {
-  int64_t rows, columns;            // of a tile: rows * columns <= kTileElements
+  int64_t rows, columns;  // of a tile: rows * columns <= kTileElements
   int64_t tiles_down, tiles_across;
   int64_t chunks;
 };
+
+inline namespace GRADEX_ISA {
 
 inline Tiling tiling(int64_t out_features, int64_t in_features) {
   Tiling t{};
@@ -45,6 +48,8 @@ inline Tiling tiling(int64_t out_features, int64_t in_features) {
   t.chunks = tiles < kMaxChunks ? tiles : kMaxChunks;
   return t;
 }
+
+}  // namespace GRADEX_ISA
 
 int64_t sketch_cpu_workspace(const SketchArguments& arguments, int workers);
 void sketch_cpu(const SketchArguments& arguments, int workers);

@@ -45,7 +45,7 @@ void gradient_tile(float* __restrict gradient, const SketchArguments& a, const T
   }
 }
 
-// out[s * out_stride + k] += sum_lane gradients[s, lane] projection[k, lane] for up to kPatch samples and kPatch columns.
+// out[s * out_stride + k] += sum_lane gradients[s, lane] projection[k, lane], at most kPatch samples and columns.
 void product_patch(float* __restrict out, int64_t out_stride, const float* __restrict gradients,
                    const float* __restrict projection, int64_t lanes, int64_t samples, int64_t columns) {
   float sum[kPatch][kPatch][kLanes] = {};
@@ -68,8 +68,8 @@ void project_tile(float* partial, const SketchArguments& a, const Tile& tile, co
                   float* projection) {
   for (int64_t block = 0; block < a.dim; block += kColumnBlock) {
     const int64_t columns = kColumnBlock < a.dim - block ? kColumnBlock : a.dim - block;
-    gaussian_tile(projection, kTileElements, tile.j, tile.lanes, static_cast<uint32_t>(block / 4),
-                  (columns + 3) / 4, a.key);
+    gaussian_tile(projection, kTileElements, tile.j, tile.lanes, static_cast<uint32_t>(block / 4), (columns + 3) / 4,
+                  a.key);
     for (int64_t s = 0; s < a.samples; s += kPatch) {
       for (int64_t k = 0; k < columns; k += kPatch) {
         float* out = partial + s * a.dim + block + k;
@@ -92,8 +92,7 @@ void sketch_chunk(float* partial, float* scratch, const SketchArguments& a, cons
   const int64_t tiles = t.tiles_down * t.tiles_across;
   for (int64_t index = chunk * tiles / t.chunks; index < (chunk + 1) * tiles / t.chunks; ++index) {
     const Tile tile = make_tile(a, t, index);
-    for (int64_t s = 0; s < a.samples; ++s)
-      gradient_tile<Input, Grad>(gradients + s * kTileElements, a, tile, s);
+    for (int64_t s = 0; s < a.samples; ++s) gradient_tile<Input, Grad>(gradients + s * kTileElements, a, tile, s);
     project_tile(partial, a, tile, gradients, projection);
   }
 }
@@ -113,8 +112,8 @@ void sketch_cpu(const SketchArguments& a, int workers) {
   dispatch(a.inputs_type, [&](auto input) {
     dispatch(a.grads_type, [&](auto grad) {
       parallel_for_worker(t.chunks, workers, [&](int64_t chunk, int worker) {
-        sketch_chunk<decltype(input), decltype(grad)>(a.workspace + chunk * partial,
-                                                      scratch + worker * scratch_size(a), a, t, chunk);
+        sketch_chunk<decltype(input), decltype(grad)>(a.workspace + chunk * partial, scratch + worker * scratch_size(a),
+                                                      a, t, chunk);
       });
     });
   });

@@ -1,4 +1,4 @@
-// The sketch on the GPU, the first rung: simple and right. A block owns one chunk of tiles and a block of columns; thread
+// The sketch on the GPU, the first rung: simple and right. A block owns a chunk of tiles and a block of columns; thread
 // j makes element j of each sample's gradient tile, then the threads share out the columns of the product with P.
 #include "check.h"
 #include "gaussian.h"
@@ -28,7 +28,8 @@ __device__ float gradient(const SketchArguments& a, int64_t sample, Position at)
   const auto* x = static_cast<const Input*>(a.inputs) + sample * a.tokens * a.in_features + at.column;
   const auto* d = static_cast<const Grad*>(a.grads) + sample * a.tokens * a.out_features + at.row;
   float sum = 0.0f;
-  for (int64_t t = 0; t < tokens; ++t) sum = fused(to_float(d[t * a.out_features]), to_float(x[t * a.in_features]), sum);
+  for (int64_t t = 0; t < tokens; ++t)
+    sum = fused(to_float(d[t * a.out_features]), to_float(x[t * a.in_features]), sum);
   return sum;
 }
 
@@ -89,9 +90,8 @@ void sketch_cuda(const SketchArguments& a, int device, void* stream) {
   const Tiling t = tiling(a.out_features, a.in_features);
   const dim3 grid(static_cast<unsigned>(t.chunks), static_cast<unsigned>((a.dim + kColumnBlock - 1) / kColumnBlock));
   dispatch(a.inputs_type, [&](auto input) {
-    dispatch(a.grads_type, [&](auto grad) {
-      partial_kernel<decltype(input), decltype(grad)><<<grid, kThreads, 0, queue>>>(a, t);
-    });
+    dispatch(a.grads_type,
+             [&](auto grad) { partial_kernel<decltype(input), decltype(grad)><<<grid, kThreads, 0, queue>>>(a, t); });
   });
   GRADEX_CHECK(cudaGetLastError());
   const auto blocks = static_cast<unsigned>((a.samples * a.dim + kThreads - 1) / kThreads);

@@ -1,8 +1,8 @@
 // What a function is compiled for: host or device, and which vector instruction set.
 #pragma once
 
-// One source is compiled once per instruction set; the inline namespace keeps the copies apart, so that the linker never
-// gives AVX-512 code of an inline function to a machine without it.
+// One source is compiled once per instruction set; the inline namespace keeps the copies apart, so that the linker
+// never gives AVX-512 code of an inline function to a machine without it.
 #ifndef GRADEX_ISA
 #define GRADEX_ISA baseline
 #endif

@@ -9,11 +9,10 @@ inline namespace GRADEX_ISA {
 
 constexpr int64_t kLanes = 16;
 
-inline int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
+inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// tile[(k - 4 quad) * stride + lane] = P[j[lane], k] for the columns 4 quad ... 4 (quad + quads) - 1; lanes a multiple of 16.
+// tile[(k - 4 quad) * stride + lane] = P[j[lane], k] for the columns 4 quad ... 4 (quad + quads) - 1.
+// lanes: a multiple of kLanes.
 inline void gaussian_tile(float* __restrict tile, int64_t stride, const uint64_t* __restrict j, int64_t lanes,
                           uint32_t quad, int64_t quads, uint64_t key) {
   for (int64_t q = 0; q < quads; ++q) {

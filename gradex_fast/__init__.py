@@ -1,0 +1,44 @@
+"""gradex_fast: predicts the fine-tuned loss of any subset of training sources from one training run.
+
+The public names, in pipeline order. Each is imported when first asked for, so that ``import gradex_fast.kernels``
+needs torch and NumPy only.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "Recipe": "recipe",
+    "load_corpus": "data",
+    "Sketcher": "sketch",
+    "SketchStore": "store",
+    "SubsetEstimator": "estimate",
+    "forward_selection": "select",
+    "backward_selection": "select",
+    "random_ensemble": "select",
+    "run": "pipeline",
+    "Run": "pipeline",
+    "Corpus": "types",
+    "Estimates": "types",
+    "Example": "types",
+    "Selection": "types",
+    "Sketches": "types",
+    "Source": "types",
+    "GradexError": "errors",
+    "kernels": "",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gradex_fast' has no attribute {name!r}")
+    home = _HOMES[name]
+    return getattr(import_module(f"gradex_fast.{home}"), name) if home else import_module(f"gradex_fast.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

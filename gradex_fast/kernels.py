@@ -85,16 +85,18 @@ def sketch(
     Raises:
         ValueError: shapes, devices, distribution or backend do not fit; the message names them.
     """
-    _check_plan(dim, distribution, backend)
+    _check_plan(dim, distribution, offset, threads)
     x, d = _tensor(inputs), _tensor(grads)
+    _check_place(x.device, backend)
     if x.ndim != 3 or d.ndim != 3 or x.shape[:2] != d.shape[:2] or x.device != d.device:
         raise ValueError(
             f"inputs [n, t, p] and grads [n, t, q] must share n, t and device: {_describe(x)} and {_describe(d)}"
         )
     length = None if lengths is None else _lengths(lengths, x)
-    total = torch.zeros(x.shape[0], dim, device=x.device) if out is None else _tensor(out)
-    if total.shape != (x.shape[0], dim) or total.dtype != torch.float32 or not total.is_contiguous():
-        raise ValueError(f"out must be contiguous float32 [{x.shape[0]}, {dim}], got {_describe(total)}")
+    total = torch.zeros(x.shape[0], dim, dtype=torch.float32, device=x.device) if out is None else _tensor(out)
+    wanted = torch.float32, (x.shape[0], dim), x.device
+    if (total.dtype, total.shape, total.device) != wanted or not total.is_contiguous():
+        raise ValueError(f"out must be contiguous float32 [{x.shape[0]}, {dim}] on {x.device}, got {_describe(total)}")
     if backend == "reference":
         kept = None if length is None else length.cpu().numpy()
         arrays = x.detach().double().cpu().numpy(), d.detach().double().cpu().numpy()
@@ -150,10 +152,13 @@ def lift(
         raise ValueError(f"weights must be [m, dim], got {tuple(weights.shape)}")
     w = _tensor(weights)
     dim = w.shape[1]
-    _check_plan(dim, distribution, backend)
-    out = torch.zeros(len(w), size, device=w.device)
+    _check_plan(dim, distribution, offset, threads)
+    _check_place(w.device, backend)
+    if size < 0:
+        raise ValueError(f"size must be 0 or more, got {size}")
+    out = torch.zeros(len(w), size, dtype=torch.float32, device=w.device)
     if backend == "reference":
-        exact = reference_lift(w.double().cpu().numpy(), size, name=name, seed=seed, offset=offset)
+        exact = reference_lift(w.detach().double().cpu().numpy(), size, name=name, seed=seed, offset=offset)
         out = torch.from_numpy(exact).to(out)
     elif out.numel():
         plan = {"key": philox_key(name, seed), "offset": offset, "scale": 1 / math.sqrt(dim)}
@@ -225,17 +230,26 @@ def subset_masks(subsets: Array | Sequence[Sequence[int]], count: int) -> np.nda
     return masks
 
 
-def _check_plan(dim: int, distribution: str, backend: str | None) -> None:
+def _check_plan(dim: int, distribution: str, offset: int, threads: int | None) -> None:
     if dim < 1:
         raise ValueError(f"dim must be 1 or more, got {dim}")
     if distribution not in DISTRIBUTIONS:
         raise ValueError(f"distribution must be one of {DISTRIBUTIONS}, got {distribution!r}")
+    if offset < 0:
+        raise ValueError(f"offset must be 0 or more, got {offset}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be 1 or more, got {threads}")
+
+
+def _check_place(device: torch.device, backend: str | None) -> None:
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+    if backend != "reference" and device.type not in ((backend,) if backend else ("cpu", "cuda")):
+        raise ValueError(f"backend {backend!r} cannot read tensors on {device}; move them or let it be None")
 
 
 def _lengths(lengths: Array | Sequence[int], x: torch.Tensor) -> torch.Tensor:
-    tensor = torch.as_tensor(lengths, dtype=torch.int64)
+    tensor = torch.as_tensor(lengths, dtype=torch.int64, device=None if isinstance(lengths, torch.Tensor) else "cpu")
     if tensor.shape != x.shape[:1] or (len(tensor) and not 0 <= int(tensor.min()) <= int(tensor.max()) <= x.shape[1]):
         raise ValueError(f"lengths must be {x.shape[0]} numbers from 0 to {x.shape[1]}")
     return tensor

@@ -54,7 +54,8 @@ def sketch(
         workspace = torch.empty(size, dtype=torch.float32, device=out.device)
         _cuda("sketch_cuda")(arguments(workspace.data_ptr()), *_queue(out))
     else:
-        workspace = torch.empty(_native.sketch_cpu_workspace(arguments(0), threads), dtype=torch.float32)
+        size = _native.sketch_cpu_workspace(arguments(0), threads)
+        workspace = torch.empty(size, dtype=torch.float32, device=out.device)
         _native.sketch_cpu(arguments(workspace.data_ptr()), threads)
 
 

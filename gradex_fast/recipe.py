@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from gradex_fast.errors import GradexError
 
@@ -70,9 +78,20 @@ class TargetRecipe(Section):
     test: FileRecipe | None = None
 
 
+_SOURCE_TAGS = ("listed", "grouped")
+
+
+def _source_tag(value: Any) -> str:
+    return _SOURCE_TAGS[isinstance(value, (dict, GroupedRecipe))]
+
+
+_Listed = Annotated[tuple[SourceRecipe, ...], Field(min_length=1), Tag("listed")]
+_Grouped = Annotated[GroupedRecipe, Tag("grouped")]
+
+
 class DataRecipe(Section):
     folder: str = Field(".", description="relative paths start here")
-    sources: tuple[SourceRecipe, ...] | GroupedRecipe
+    sources: Annotated[_Listed | _Grouped, Discriminator(_source_tag)]
     target: TargetRecipe
     max_length: int = Field(1024, ge=2, description="tokens; longer rows are cut at the right")
     on_overlap: Literal["error", "drop"] = Field(
@@ -182,7 +201,10 @@ def _override(tree: dict[str, Any], text: str) -> None:
 
 
 def _explain(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"]) or "recipe"
+    location = list(error["loc"])
+    if location[:2] == ["data", "sources"] and location[2:3] and location[2] in _SOURCE_TAGS:
+        del location[2]  # pydantic names the branch of the union, which no recipe has
+    place = ".".join(map(str, location)) or "recipe"
     if error["type"] != "extra_forbidden":
         return f"recipe: {place}: {error['msg']}"
     near = difflib.get_close_matches(str(error["loc"][-1]), _all_keys(), n=1)

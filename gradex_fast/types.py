@@ -124,8 +124,7 @@ class Selection:
 
     Attributes:
         chosen: indices of the chosen sources, ascending.
-        scores: float64 [n], lower is better: T_i for the ensemble, the estimated loss at the
-            step that added (removed) source i for forward (backward) selection.
+        scores: float64 [n], lower is better; `gradex_fast.select` says what each method's is.
         low, high: float64 [n], 95 % interval of `scores`.
         path: one entry per step, ``{"source": i, "loss": f̂}``; empty for the ensemble.
         subsets: bool [m, n], every subset that was evaluated; `estimates` holds their f̂.

@@ -1,0 +1,124 @@
+"""Command line to recipe to pipeline. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gradex_fast.errors import GradexError
+
+STAGE_COMMANDS = {
+    "run": ("report", "the whole recipe; called again it goes on from where it stopped"),
+    "prepare": ("prepare", "read, check and tokenise the data"),
+    "meta": ("meta", "... and train once on everything"),
+    "sketch": ("sketch", "... and project every sample's gradient"),
+    "estimate": ("estimate", "... and fine-tune the anchors, calibrate the estimate"),
+    "select": ("select", "... and choose the sources"),
+    "finetune": ("finetune", "... and train the final model"),
+}
+REQUIRED_AUC = 0.9
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 0: done. 1: the demo's AUC is under 0.9. 2: a mistake that the message names. 130: interrupted."""
+    options = _parser().parse_args(arguments)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        return options.command(options)
+    except GradexError as error:
+        print(f"gradex-fast: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gradex-fast: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gradex-fast", description="Which data to fine-tune on.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    demo = commands.add_parser("demo", help="noisy addition end to end, nothing downloaded; an installation check")
+    demo.add_argument("--short", action="store_true", help="a smaller run, for continuous integration")
+    demo.add_argument("--seed", type=int, default=0)
+    demo.add_argument("--out", type=Path, help="output folder (default runs/demo-SEED)")
+    demo.set_defaults(command=_demo)
+    for name, (until, text) in STAGE_COMMANDS.items():
+        command = commands.add_parser(name, help=text)
+        command.add_argument("recipe", type=Path)
+        command.add_argument("overrides", nargs="*", metavar="section.key=value")
+        command.add_argument("--dry-run", action="store_true", help="print rows, tokens, time and disk; write nothing")
+        command.set_defaults(command=_run, until=until)
+    for command in set(commands.choices.values()):
+        command.add_argument("--overwrite", action="store_true", help="throw away what an earlier run left there")
+        command.add_argument("--quiet", action="store_true", help="print results and warnings only")
+        command.add_argument("--json", action="store_true", help="print the metrics as JSON, nothing else, on stdout")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from gradex_fast.recipe import Recipe
+
+    recipe = Recipe.load(options.recipe, tuple(options.overrides))
+    _calm_libraries()
+    if options.dry_run:
+        from gradex_fast.plan import plan
+
+        return plan(recipe, _reporter(options))
+    from gradex_fast.pipeline import run
+
+    finished = run(recipe, until=options.until, overwrite=options.overwrite, reporter=_reporter(options))
+    _conclude(finished, options)
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    _calm_libraries()
+    import torch
+
+    from gradex_fast import demo, pipeline
+
+    torch.set_num_threads(1)  # the model is so small that a second thread costs more than it brings
+    folder = options.out or Path("runs") / f"demo-{options.seed}"
+    made = demo.make_demo(folder, options.seed, demo.SHORT if options.short else demo.FULL)
+    named = {"compare": made.compare, "labels": made.labels, "overwrite": options.overwrite}
+    finished = pipeline.run(made.recipe, reporter=_reporter(options), **named)
+    _conclude(finished, options)
+    auc = json.loads((finished.path / "metrics.json").read_text())["auc"]
+    if auc < REQUIRED_AUC:
+        print(f"gradex-fast: AUC {auc:.2f} is under {REQUIRED_AUC}: this installation is not right", file=sys.stderr)
+    return 0 if auc >= REQUIRED_AUC else 1
+
+
+def _conclude(finished, options: argparse.Namespace) -> None:
+    if finished.summary:
+        metrics = (finished.path / "metrics.json").read_text()
+        if options.json:
+            print(metrics, end="")
+        else:
+            from rich.console import Console
+
+            from gradex_fast.summary import print_summary
+
+            print_summary(finished, Console())
+
+
+def _reporter(options: argparse.Namespace):
+    from gradex_fast.progress import Reporter
+
+    return Reporter(quiet=options.quiet or options.json)
+
+
+def _calm_libraries() -> None:
+    """Our progress says what is going on; the libraries' own bars and advice would tear it apart."""
+    import warnings
+
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", module=r"torch\.utils\.data|transformers|peft")

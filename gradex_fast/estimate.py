@@ -1,0 +1,163 @@
+"""Sketches and subsets to f̂(S), intervals and the ridge (DESIGN §2, Estimate). Knows not how subsets were drawn."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradex_fast import kernels
+from gradex_fast.metrics import leave_one_out, line, spearman
+from gradex_fast.types import Estimates, Sketches
+
+RIDGES = tuple(float(ridge) for ridge in np.logspace(-2, 3, 11))
+"""What `ridge: auto` chooses from."""
+
+STABLE = 0.8
+"""A Spearman correlation of the ranks at ridge × 10 or ÷ 10 under this deserves a loud warning."""
+
+_CHUNK = 1 << 24
+"""Entries of one [subsets, rows] block of validation losses: 128 MiB."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """f ≈ intercept + slope · f̂, fitted to r really fine-tuned subsets.
+
+    Attributes:
+        slope: > 0; 1 where the anchors contradict the estimate, and only the intercept was fitted.
+        error: root mean square of the leave-one-out residuals, in nats.
+        contradicted: the best slope was not positive.
+    """
+
+    intercept: float
+    slope: float
+    error: float
+    contradicted: bool
+
+
+class SubsetEstimator:
+    """Predicts the fine-tuned validation loss of any subset of groups.
+
+    Args:
+        train: sketches of N training samples. groups: int [N], the group 0 ... n - 1 of each.
+        valid: sketches of the v validation samples.
+        ridge: dimensionless; λ = ridge · tr(H₀)/d, H₀ = mean σ'(h_i) g̃_i g̃_iᵀ.
+        always: groups that are in every subset (the target's own training rows).
+        evaluate: x [d] -> true losses [v] at θ* + P x / √d: the `lift` estimate (Algorithm 1, line 10) in
+            place of the linear one.
+        bootstrap: resamplings of the validation rows for the intervals, drawn from `seed`.
+
+    Raises:
+        ValueError: the sketches' dimensions differ, or there is no training or validation row.
+    """
+
+    def __init__(
+        self,
+        train: Sketches,
+        groups: np.ndarray,
+        valid: Sketches,
+        *,
+        ridge: float = 10.0,
+        always: Sequence[int] | None = None,
+        evaluate: Callable[[np.ndarray], np.ndarray] | None = None,
+        bootstrap: int = 200,
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> None:
+        groups = np.asarray(groups, np.int64)
+        if not len(train) or not len(valid) or len(groups) != len(train):
+            raise ValueError(f"{len(train)} training rows, {len(groups)} group numbers, {len(valid)} validation rows")
+        if train.g.shape[1] != valid.g.shape[1]:
+            raise ValueError(f"sketch dimensions differ: {train.g.shape[1]} and {valid.g.shape[1]}")
+        order = np.argsort(groups, kind="stable")
+        self.train, self.valid, self.ridge = train[order], valid, ridge
+        self.groups = int(groups.max()) + 1
+        self.group_ptr = np.searchsorted(groups[order], np.arange(self.groups + 1))
+        self.always = tuple(always or ())
+        self.calibration: Calibration | None = None
+        self._evaluate, self._threads = evaluate, threads
+        even = np.full(len(valid), 1 / len(valid))
+        self.resampling = np.random.default_rng(seed).multinomial(len(valid), even, bootstrap) / len(valid)
+
+    @property
+    def candidates(self) -> np.ndarray:
+        """Groups that may be chosen: all but `always`."""
+        return np.setdiff1d(np.arange(self.groups), self.always)
+
+    @property
+    def l2(self) -> float:
+        """λ = ridge · tr(H₀)/d."""
+        slope = 0.25 / np.cosh(self.train.margin / 2) ** 2  # σ'(h)
+        trace = float(np.mean(slope * np.square(self.train.g, dtype=np.float64).sum(1)))
+        return self.ridge * trace / self.train.g.shape[1]
+
+    def at_ridge(self, ridge: float) -> SubsetEstimator:
+        """The same estimator with another ridge and no calibration."""
+        other = copy.copy(self)
+        other.ridge, other.calibration = ridge, None
+        return other
+
+    def solve(self, subsets: np.ndarray | Sequence[Sequence[int]]) -> kernels.Solutions:
+        """x_S and the solver's account of m subsets."""
+        data = self.train.g, self.train.margin, self.group_ptr, subsets
+        return kernels.solve(*data, l2=self.l2, always=self.always, threads=self._threads)
+
+    def rows(self, x: np.ndarray) -> np.ndarray:
+        """Uncalibrated loss of every validation row at each x [m, d]: float64 [m, v]."""
+        if self._evaluate is not None:
+            return np.stack([self._evaluate(one) for one in x])
+        return np.logaddexp(0.0, -(self.valid.margin + x @ self.valid.g.T.astype(np.float64)))
+
+    def estimate(self, subsets: np.ndarray | Sequence[Sequence[int]]) -> Estimates:
+        """f̂ of m subsets (bool [m, n], or m lists of groups) with 95 % intervals.
+
+        The interval is a bootstrap over validation rows; after `calibrate` it includes the leave-one-out error.
+        """
+        x = self.solve(subsets).x
+        step = max(1, _CHUNK // len(self.valid))
+        parts = [self._summarise(self.rows(x[start : start + step])) for start in range(0, len(x), step)]
+        loss, low, high = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0))
+        return Estimates(loss, low, high, x)
+
+    def rank_stability(self, subsets: np.ndarray) -> dict[str, float]:
+        """Spearman correlation of f̂ with itself at ridge × 10 and ÷ 10; see `STABLE`."""
+        here = self.at_ridge(self.ridge).estimate(subsets).loss
+        others = {"ridge x 10": self.ridge * 10, "ridge / 10": self.ridge / 10}
+        return {name: spearman(here, self.at_ridge(ridge).estimate(subsets).loss) for name, ridge in others.items()}
+
+    def calibrated(
+        self, subsets: np.ndarray, truth: np.ndarray, ridges: Sequence[float] | None = None
+    ) -> SubsetEstimator:
+        """The same estimator fitted to the true losses of r ≥ 2 subsets.
+
+        Args:
+            ridges: the ridge of least leave-one-out error among these is taken; None keeps this one.
+        """
+        fits = []
+        for ridge in ridges or (self.ridge,):
+            other = self.at_ridge(ridge)
+            other.calibration = _calibration(other.estimate(subsets).loss, np.asarray(truth))
+            fits.append(other)
+        return min(fits, key=lambda other: other.calibration.error)
+
+    def _summarise(self, rows: np.ndarray) -> np.ndarray:
+        """[3, m]: the mean over rows, and the interval's two ends."""
+        loss = rows.mean(1)
+        low, high = np.quantile(rows @ self.resampling.T, (0.025, 0.975), axis=1)
+        fit = self.calibration
+        if fit is None:
+            return np.stack([loss, low, high])
+        middle = fit.intercept + fit.slope * loss
+        below, above = (np.hypot(fit.slope * side, 1.96 * fit.error) for side in (loss - low, high - loss))
+        return np.stack([middle, middle - below, middle + above])
+
+
+def _calibration(estimate: np.ndarray, truth: np.ndarray) -> Calibration:
+    error = float(np.sqrt(np.mean(np.square(leave_one_out(estimate, truth) - truth))))
+    intercept, slope = line(estimate, truth)
+    if slope > 0:
+        return Calibration(intercept, slope, error, False)
+    return Calibration(float(np.mean(truth - estimate)), 1.0, error, True)

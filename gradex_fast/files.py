@@ -1,0 +1,64 @@
+"""Files that are whole or absent: written under a temporary name, flushed, renamed; and their checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from gradex_fast.errors import GradexError
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Replace `path` by `content`, or leave it as it was.
+
+    Raises:
+        GradexError: the disk is full or the folder cannot be written; no temporary file stays behind.
+    """
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise GradexError(
+            f"cannot write {path} ({len(data):,} bytes): {error.strerror}; what was written before is kept, "
+            "make room and run the same command again"
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's value, or None where there is no file or it was cut off in the middle."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def checksum(*parts: bytes | str) -> str:
+    """32 hex digits of BLAKE2b over the parts, each preceded by its length."""
+    state = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        state.update(len(data).to_bytes(8, "little") + data)
+    return state.hexdigest()
+
+
+def file_checksum(path: Path) -> str:
+    """32 hex digits of BLAKE2b over a file's content, read in pieces."""
+    state = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            state.update(piece)
+    return state.hexdigest()

@@ -1,0 +1,149 @@
+"""The base model and its adapter: loading, saving, and the loss of every sample. Knows no data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+
+from gradex_fast.errors import GradexError
+from gradex_fast.files import checksum
+from gradex_fast.recipe import ModelRecipe
+from gradex_fast.types import UNSUPERVISED
+
+
+def load_tokenizer(recipe: ModelRecipe) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with a pad token (EOS where it has none; padding is masked by length)."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(recipe.name, **_hub(recipe))
+    except (OSError, ValueError, KeyError) as error:
+        raise GradexError(f"model.name {recipe.name!r}: no tokenizer could be loaded: {_first_line(error)}") from error
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise GradexError(f"model.name {recipe.name!r}: its tokenizer has neither a pad nor an EOS token; add one")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(recipe: ModelRecipe, seed: int, device: str, trained: Path | None = None) -> nn.Module:
+    """The pretrained model with fresh trainable parameters, or those saved in `trained`.
+
+    New parameters (LoRA's A, a classifier's head) depend on `seed` alone. Only safetensors are read.
+
+    Raises:
+        GradexError: the model cannot be found, or its architecture is not known to transformers.
+    """
+    set_seed(seed)
+    full = trained if trained is not None and recipe.adapter == "full" else None
+    model = _pretrained(recipe, str(full or recipe.name))
+    if recipe.adapter == "lora":
+        model = _with_adapter(model, recipe, trained)
+    return model.to(device)
+
+
+def save_model(model: nn.Module, folder: Path) -> None:
+    """A PEFT adapter for LoRA, the whole model otherwise; `load_model(..., trained=folder)` reads it."""
+    model.save_pretrained(folder, safe_serialization=True)
+
+
+def fingerprint(recipe: ModelRecipe) -> str:
+    """Changes with the pretrained weights: a folder's safetensors (size and first MiB of each), or the hub's commit."""
+    folder = Path(recipe.name)
+    if not folder.is_dir():
+        commit = getattr(AutoConfig.from_pretrained(recipe.name, **_hub(recipe)), "_commit_hash", None)
+        return checksum(recipe.name, commit or "")
+    parts: list[str | bytes] = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with open(path, "rb") as file:
+            parts += [path.name, str(path.stat().st_size), file.read(1 << 20)]
+    return checksum(*parts)
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Trainable parameters by name; one that is used twice (tied weights) has its first name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def token_losses(model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Negative log-likelihood of every label, which of them count, and which were the likeliest.
+
+    Returns:
+        float32 [n, t] nats (0 where unsupervised), bool [n, t] supervised, bool [n, t] the label is the arg max.
+        A classifier (labels [n]) has t = 1; a decoder-only model predicts position t from those before it.
+    """
+    labels = batch["labels"]
+    encodes = getattr(model, "module", model).config.is_encoder_decoder
+    given = batch if encodes else {name: tensor for name, tensor in batch.items() if name != "labels"}
+    logits = model(**given).logits
+    if labels.ndim == 1:
+        logits, labels = logits[:, None, :], labels[:, None]
+    elif not encodes:
+        logits, labels = logits[:, :-1], labels[:, 1:]
+    logits = logits.float()
+    losses = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=UNSUPERVISED)
+    return losses, labels != UNSUPERVISED, logits.detach().argmax(-1) == labels
+
+
+def sample_losses(losses: torch.Tensor, supervised: torch.Tensor) -> torch.Tensor:
+    """ℓ_i [n]: the mean over sample i's supervised tokens."""
+    return (losses * supervised).sum(1) / supervised.sum(1).clamp(min=1)
+
+
+def _pretrained(recipe: ModelRecipe, name: str) -> nn.Module:
+    options: dict[str, Any] = {"dtype": recipe.dtype, **_hub(recipe)}
+    if recipe.attention:
+        options["attn_implementation"] = recipe.attention
+    try:
+        config = AutoConfig.from_pretrained(name, **_hub(recipe))
+        if recipe.task == "sequence-classification":
+            if recipe.labels is None:
+                raise GradexError("model.labels is missing: a classifier needs its number of classes")
+            kind, options["num_labels"] = AutoModelForSequenceClassification, recipe.labels
+        else:
+            kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model = kind.from_pretrained(name, use_safetensors=True, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise GradexError(f"model.name {name!r} cannot be loaded: {_first_line(error)}") from error
+    model.config.use_cache = False
+    return model
+
+
+def _with_adapter(model: nn.Module, recipe: ModelRecipe, trained: Path | None) -> nn.Module:
+    from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+
+    if trained is not None:
+        return PeftModel.from_pretrained(model, trained, is_trainable=True)
+    classifies = recipe.task == "sequence-classification"
+    kind = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
+    targets = recipe.targets if isinstance(recipe.targets, str) else list(recipe.targets)
+    try:
+        config = LoraConfig(
+            task_type=TaskType.SEQ_CLS if classifies else kind,
+            r=recipe.rank,
+            lora_alpha=recipe.alpha,
+            lora_dropout=recipe.dropout,
+            target_modules=targets,
+        )
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise GradexError(f"model.targets {recipe.targets!r}: {_first_line(error)}") from error
+
+
+def _hub(recipe: ModelRecipe) -> dict[str, Any]:
+    return {"revision": recipe.revision, "trust_remote_code": recipe.trust_remote_code}
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

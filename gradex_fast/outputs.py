@@ -1,0 +1,46 @@
+"""What the selection leaves in the run's directory: subsets.parquet, selection.json, selected.jsonl."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from gradex_fast.files import write_atomically, write_json
+
+if TYPE_CHECKING:
+    from gradex_fast.pipeline import Run
+
+
+def write_selection(run: Run, seconds: float) -> None:
+    """subsets.parquet, selection.json and selected.jsonl."""
+    selection, names = run.selection, run.corpus.names
+    masks, found = selection.subsets[:, : len(names)], selection.estimates
+    members = [np.flatnonzero(mask).astype(np.int32) for mask in masks]
+    table = pa.table({"sources": members, "estimate": found.loss, "low": found.low, "high": found.high})
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer)
+    write_atomically(run.path / "subsets.parquet", buffer.getvalue())
+    chosen = {
+        "method": run.recipe.select.method,
+        "chosen": [names[index] for index in selection.chosen],
+        "ridge": run.estimator.ridge,
+        "subsets": len(masks),
+        "seconds": seconds,
+        "path": [{"source": names[step["source"]], "loss": step["loss"]} for step in selection.path],
+    }
+    write_json(run.path / "selection.json", chosen)
+    write_atomically(run.path / "selected.jsonl", _selected_rows(run))
+
+
+def _selected_rows(run: Run) -> str:
+    """One JSON line per row of the chosen sources, then of the target's own training rows; `source` is added."""
+    sources = [run.corpus.sources[index] for index in run.selection.chosen]
+    pairs = [(source.name, example) for source in (*sources, run.corpus.train) for example in source.examples]
+    return "".join(
+        f"{json.dumps({**example.row, 'source': name}, ensure_ascii=False, default=str)}\n" for name, example in pairs
+    )

@@ -1,0 +1,277 @@
+"""The algorithm in order: prepare, meta-train, sketch, estimate, select, fine-tune, report.
+
+Stages exchange arrays, and this page carries them. Each stage keeps what it made in the run's directory and, called
+again, goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gradex_fast.data import load_corpus
+from gradex_fast.errors import GradexError
+from gradex_fast.estimate import RIDGES, STABLE, SubsetEstimator
+from gradex_fast.evaluate import evaluate
+from gradex_fast.files import checksum
+from gradex_fast.model import fingerprint, load_model, load_tokenizer, save_model
+from gradex_fast.outputs import write_selection
+from gradex_fast.progress import Reporter
+from gradex_fast.recipe import Recipe, TrainRecipe
+from gradex_fast.report import scores_csv, write_report
+from gradex_fast.select import backward_selection, forward_selection, random_ensemble, random_subsets
+from gradex_fast.sketch import Sketcher, nonfinite_rows, sketch_examples
+from gradex_fast.store import SketchStore
+from gradex_fast.summary import rank_stability, summarise
+from gradex_fast.train import total_steps, train
+from gradex_fast.types import Corpus, Example, Selection, Sketches
+from gradex_fast.workspace import Workspace
+
+STAGES = ("prepare", "meta", "sketch", "estimate", "select", "finetune", "report")
+
+
+@dataclass
+class Run:
+    """A recipe being carried out; what its stages have made so far.
+
+    Attributes:
+        truths: subsets fine-tuned for real from θ*: bool [r, n + always]; `truth`: their validation losses [r].
+        final: by name, the figures of models fine-tuned from the pretrained one.
+    """
+
+    recipe: Recipe
+    workspace: Workspace
+    reporter: Reporter
+    device: str
+    corpus: Corpus
+    pad_id: int
+    identity: Mapping[str, Any]
+    warnings: list[str] = field(default_factory=list)
+    train: Sketches | None = None
+    validation: Sketches | None = None
+    estimator: SubsetEstimator | None = None
+    truths: np.ndarray | None = None
+    truth: np.ndarray | None = None
+    selection: Selection | None = None
+    final: dict[str, dict[str, Any]] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        return self.workspace.path
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+        self.reporter.warn(message)
+
+
+def run(
+    recipe: Recipe,
+    *,
+    until: str = "report",
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+    compare: Mapping[str, Sequence[int]] | None = None,
+    labels: Sequence[str] | None = None,
+) -> Run:
+    """Carry out a recipe; called again, it goes on from where it stopped.
+
+    Args:
+        until: the last stage to run, one of `STAGES`.
+        compare: other sets of sources, by name, to fine-tune and report beside the selected one.
+        labels: what the sources truly are, where that is known (the demo's "clean" and "noisy").
+
+    Raises:
+        GradexError: bad input, one line each; stages that were finished are kept.
+    """
+    with reporter or Reporter() as live:
+        current = prepare(recipe, live, overwrite)
+        for stage in STAGES[1 : STAGES.index(until) + 1]:
+            if stage == "finetune":
+                finetune(current, compare or {})
+            elif stage == "report":
+                report(current, labels)
+            else:
+                {"meta": meta, "sketch": sketch, "estimate": estimate, "select": select}[stage](current)
+    return current
+
+
+def prepare(recipe: Recipe, reporter: Reporter, overwrite: bool = False) -> Run:
+    """Read and tokenise the data, claim the run's directory."""
+    workspace = Workspace(recipe, overwrite)
+    with reporter.stage("prepare"):
+        tokenizer = load_tokenizer(recipe.model)
+        corpus = load_corpus(recipe, tokenizer)
+        identity = workspace.claim(recipe, corpus, fingerprint(recipe.model))
+    device = recipe.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Run(recipe, workspace, reporter, device, corpus, tokenizer.pad_token_id, identity)
+
+
+def meta(run: Run) -> None:
+    """Train once on all sources and the target's own rows: the meta-initialisation θ*."""
+    everything = _examples(run.corpus, range(len(run.corpus.sources)))
+    _fine_tune(run, "meta", everything, run.recipe.train)
+
+
+def sketch(run: Run) -> None:
+    """Project the gradient of every training and validation sample at θ*."""
+    recipe = run.recipe.sketch
+    weights = checksum(*(path.read_bytes() for path in sorted((run.path / "meta").glob("*.safetensors"))))
+    store = SketchStore(run.path / "sketches", {**run.identity, "meta": weights}, recipe.shard_rows)
+    splits = {
+        "train": _examples(run.corpus, range(len(run.corpus.sources))),
+        "validation": run.corpus.validation.examples,
+    }
+    gaps = [(split, rows) for split, examples in splits.items() for rows in store.missing(split, len(examples))]
+    with run.reporter.stage("sketch", sum(len(rows) for _, rows in gaps)) as stage:
+        sketcher = _sketcher(run) if gaps else None
+        for split, rows in gaps:
+            examples = [splits[split][row] for row in rows]
+            options = {"pad_id": run.pad_id, "batch_tokens": recipe.batch_tokens, "stage": stage}
+            found = sketch_examples(sketcher, examples, skip_nonfinite=recipe.on_nonfinite == "skip", **options)
+            store.write(split, rows, found, [example.digest for example in examples])
+    run.train, run.validation = (store.read(split, len(examples)) for split, examples in splits.items())
+
+
+def estimate(run: Run) -> None:
+    """Make the estimator of f(S), calibrated by anchors where the recipe asks for them."""
+    recipe, n = run.recipe.estimate, len(run.corpus.sources)
+    groups = np.repeat(np.arange(n + 1), [len(s.examples) for s in (*run.corpus.sources, run.corpus.train)])
+    train, groups = _finite(run, "training", run.train, groups)
+    valid, _ = _finite(run, "validation", run.validation, np.arange(len(run.validation)))
+    run.estimator = SubsetEstimator(
+        train,
+        groups,
+        valid,
+        ridge=10.0 if recipe.ridge == "auto" else recipe.ridge,
+        always=[n] if run.corpus.train.examples else [],
+        evaluate=_lifted_losses(run) if recipe.mode == "lift" else None,
+        bootstrap=recipe.bootstrap,
+        seed=run.recipe.seed,
+    )
+    if recipe.anchors:
+        run.truths = random_subsets(run.estimator, recipe.anchors, recipe.anchor_fraction, run.recipe.seed + 1)
+        run.truth = np.array([_true_loss(run, subset, i) for i, subset in enumerate(run.truths)])
+        if recipe.anchors >= 3:
+            ridges = RIDGES if recipe.ridge == "auto" else None
+            run.estimator = run.estimator.calibrated(run.truths, run.truth, ridges)
+            if run.estimator.calibration.contradicted:
+                run.warn("the anchors contradict the estimate: f̂ does not rise with f over the fine-tuned subsets")
+
+
+def select(run: Run) -> None:
+    """Choose the sources; say so if the ranking hangs on the ridge."""
+    recipe = run.recipe.select
+    with run.reporter.stage("select"):
+        start = time.monotonic()
+        if recipe.method == "ensemble":
+            options = {"subsets": recipe.subsets, "fraction": recipe.fraction, "seed": run.recipe.seed}
+            run.selection = random_ensemble(run.estimator, keep=recipe.keep, **options)
+        else:
+            search = {"forward": forward_selection, "backward": backward_selection}[recipe.method]
+            run.selection = search(run.estimator, keep=recipe.keep)
+        seconds = time.monotonic() - start
+        write_selection(run, seconds)
+    for name, correlation in rank_stability(run).items():
+        if correlation < STABLE:
+            run.warn(f"the ranking is not stable: Spearman {correlation:.2f} between the estimates and those at {name}")
+
+
+def finetune(run: Run, compare: Mapping[str, Sequence[int]]) -> None:
+    """Train the final model on the chosen sources and the target's own rows, from the pretrained model."""
+    sets = {"selected": run.selection.chosen, **compare}
+    for name, chosen in sets.items():
+        examples = _examples(run.corpus, chosen)
+        if not examples:
+            raise GradexError("no source was chosen and the target has no training rows: nothing to fine-tune on")
+        folder = "final" if name == "selected" else f"compare/{name}"
+        run.final[name] = _fine_tune(run, folder, examples, run.recipe.train)
+    run.final["all"] = run.workspace.done("meta")
+
+
+def report(run: Run, labels: Sequence[str] | None = None) -> None:
+    """metrics.json, scores.csv, report.md and report.html."""
+    run.summary = summarise(run, labels)
+    scores_csv(run.path, run.summary)
+    write_report(run.path, run.summary)
+
+
+def _examples(corpus: Corpus, chosen: Sequence[int]) -> list[Example]:
+    """Rows of the chosen sources, in order, then the target's own."""
+    sources = [corpus.sources[index] for index in chosen]
+    return [example for source in (*sources, corpus.train) for example in source.examples]
+
+
+def _fine_tune(
+    run: Run, name: str, examples: Sequence[Example], recipe: TrainRecipe, start: Path | None = None
+) -> dict[str, Any]:
+    """Train in folder `name` from the pretrained model (or from `start`), once; return its figures."""
+    data = checksum(*(example.digest for example in examples))
+    note = run.workspace.done(name)
+    if note is not None and note["data"] == data:
+        return note
+    if note is not None:
+        raise GradexError(f"{run.path / name} holds a model trained on other rows; begin again with --overwrite")
+    with run.reporter.stage(f"train {name}", total_steps(len(examples), recipe)) as stage:
+        model = load_model(run.recipe.model, run.recipe.seed, run.device, trained=start)
+        begin, checkpoints = time.monotonic(), run.path / "checkpoints" / name
+        train(model, examples, recipe, pad_id=run.pad_id, folder=checkpoints, seed=run.recipe.seed, stage=stage)
+        seconds = time.monotonic() - begin
+        if start is None:
+            save_model(model, run.path / name)
+        note = {"data": data, "rows": len(examples), "seconds": seconds, **_figures(run, model)}
+    run.workspace.finish(name, note)
+    return note
+
+
+def _figures(run: Run, model: torch.nn.Module) -> dict[str, float]:
+    """Mean loss and share of rows wholly right, on validation and (where there is one) test."""
+    figures = {}
+    for split, source in (("validation", run.corpus.validation), ("test", run.corpus.test)):
+        if source.examples:
+            found = evaluate(model, source.examples, pad_id=run.pad_id, batch_tokens=run.recipe.sketch.batch_tokens)
+            figures[f"{split}_loss"] = float(found.loss.mean())
+            figures[f"{split}_exact_match"] = float(found.correct.mean())
+    return figures
+
+
+def _true_loss(run: Run, subset: np.ndarray, index: int) -> float:
+    """f(S) for real: validation loss after fine-tuning θ* on the subset."""
+    chosen = np.flatnonzero(subset[: len(run.corpus.sources)])
+    recipe = run.recipe.estimate.anchor_train or run.recipe.train
+    start = run.path / "meta"
+    return _fine_tune(run, f"anchor {index + 1}", _examples(run.corpus, chosen), recipe, start)["validation_loss"]
+
+
+def _sketcher(run: Run) -> Sketcher:
+    recipe = run.recipe.sketch
+    model = load_model(run.recipe.model, run.recipe.seed, run.device, trained=run.path / "meta")
+    options = {"dim": recipe.dim, "margin": recipe.margin, "parameters": recipe.parameters}
+    return Sketcher(model, seed=run.recipe.seed, **options)
+
+
+def _lifted_losses(run: Run):
+    sketcher = _sketcher(run)
+
+    def losses(x: np.ndarray) -> np.ndarray:
+        options = {"pad_id": run.pad_id, "batch_tokens": run.recipe.sketch.batch_tokens}
+        with sketcher.moved(x):
+            return evaluate(sketcher.model, run.corpus.validation.examples, **options).loss
+
+    return losses
+
+
+def _finite(run: Run, what: str, sketches: Sketches, groups: np.ndarray) -> tuple[Sketches, np.ndarray]:
+    """Without the rows that `on_nonfinite: skip` let through."""
+    broken = nonfinite_rows(sketches)
+    if len(broken):
+        run.warn(f"{len(broken)} {what} rows have a gradient that is not finite and are left out of the estimate")
+    return sketches[np.setdiff1d(np.arange(len(sketches)), broken)], np.delete(groups, broken)

@@ -1,0 +1,150 @@
+"""Estimates to chosen sources: forward and backward selection, random ensemble. Pure NumPy.
+
+A score is lower for a better source. The ensemble's is T_i = mean f̂ over the subsets that hold i (Algorithm 3);
+forward and backward selection's is the change of f̂ that source i makes at the end of the path:
+f̂(S) - f̂(S ∖ i) for a chosen one, f̂(S ∪ i) - f̂(S) for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from gradex_fast.types import Estimates, Selection
+
+
+class Estimator(Protocol):
+    """What selection asks of `SubsetEstimator`."""
+
+    groups: int
+    always: Sequence[int]
+    resampling: np.ndarray
+
+    @property
+    def candidates(self) -> np.ndarray: ...
+    def estimate(self, subsets: np.ndarray) -> Estimates: ...
+    def rows(self, x: np.ndarray) -> np.ndarray: ...
+
+
+def forward_selection(estimator: Estimator, *, keep: int | None = None) -> Selection:
+    """Algorithm 2: at every step try all candidates and add the best; stop when nothing improves f̂.
+
+    Args:
+        keep: go on to exactly so many sources, improving or not.
+    """
+    return _greedy(estimator, _mask(estimator, []), keep, adding=True)
+
+
+def backward_selection(estimator: Estimator, *, keep: int | None = None) -> Selection:
+    """From all sources, drop at every step the one without which f̂ is lowest; stop when nothing improves.
+
+    Args:
+        keep: go on to exactly so many sources, improving or not.
+    """
+    return _greedy(estimator, _mask(estimator, estimator.candidates), keep, adding=False)
+
+
+def random_ensemble(
+    estimator: Estimator, *, subsets: int = 1000, fraction: float = 0.75, keep: int | None = None, seed: int = 0
+) -> Selection:
+    """Algorithm 3: T_i = mean f̂ over random subsets that hold i; keep the sources of lowest T_i.
+
+    Args:
+        subsets: m, how many are drawn. fraction: share of the sources in each.
+        keep: how many sources; None takes the number of least cross-validated f̂ (5 folds of validation rows).
+    """
+    candidates = estimator.candidates
+    masks = random_subsets(estimator, subsets, fraction, seed)
+    estimates = estimator.estimate(masks)
+    scores, error = _group_means(estimates.loss, masks)
+    keep = keep or _cross_validated_count(estimator, masks, estimates.x)
+    ranked = candidates[np.argsort(scores[candidates], kind="stable")]
+    chosen = tuple(sorted(ranked[:keep].tolist()))
+    return Selection(chosen, scores, scores - 1.96 * error, scores + 1.96 * error, (), masks, estimates)
+
+
+def random_subsets(estimator: Estimator, count: int, fraction: float, seed: int) -> np.ndarray:
+    """bool [count, n]: each holds round(fraction · candidates) candidates, and every `always` group."""
+    candidates, draw = estimator.candidates, np.random.default_rng(seed)
+    size = min(max(1, round(fraction * len(candidates))), len(candidates))
+    return np.stack([_mask(estimator, draw.choice(candidates, size, replace=False)) for _ in range(count)])
+
+
+def _mask(estimator: Estimator, members: Sequence[int] | np.ndarray) -> np.ndarray:
+    mask = np.zeros(estimator.groups, bool)
+    mask[[*members, *estimator.always]] = True
+    return mask
+
+
+def _group_means(losses: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """T_i [n] and its standard error over subsets; NaN for a group in no subset."""
+    count = masks.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = losses @ masks / count
+        spread = np.square(losses[:, None] - mean) * masks
+        return mean, np.sqrt(spread.sum(0) / (count - 1) / count)
+
+
+def _cross_validated_count(estimator: Estimator, masks: np.ndarray, x: np.ndarray, folds: int = 5) -> int:
+    """How many sources to keep: ranked on four fifths of the validation rows, judged on the rest, five times."""
+    rows, candidates = estimator.rows(x), estimator.candidates
+    held_out = np.arange(rows.shape[1]) % min(folds, rows.shape[1])
+    totals = np.zeros(len(candidates))
+    for fold in np.unique(held_out):
+        judged = held_out == fold
+        seen = rows[:, ~judged].mean(1) if (~judged).any() else rows.mean(1)
+        ranked = candidates[np.argsort(_group_means(seen, masks)[0][candidates], kind="stable")]
+        nested = np.stack([_mask(estimator, ranked[:size]) for size in range(1, len(ranked) + 1)])
+        totals += estimator.rows(estimator.estimate(nested).x)[:, judged].sum(1)
+    return int(np.argmin(totals)) + 1
+
+
+def _greedy(estimator: Estimator, mask: np.ndarray, keep: int | None, *, adding: bool) -> Selection:
+    candidates, path = estimator.candidates, []
+    tried, found = [mask[None]], [estimator.estimate(mask[None])]
+    best = float(found[0].loss[0]) if mask.any() else np.inf  # nothing to train on is no alternative
+    while True:
+        size = int(mask[candidates].sum())
+        moves = candidates[mask[candidates] != adding]
+        if len(moves) == 0 or size == keep or (not adding and size == 1):
+            break
+        trials = _toggled(mask, moves)
+        estimates = estimator.estimate(trials)
+        tried.append(trials)
+        found.append(estimates)
+        winner = int(np.argmin(estimates.loss))
+        if keep is None and not estimates.loss[winner] < best:
+            break
+        mask, best = trials[winner], float(estimates.loss[winner])
+        path.append({"source": int(moves[winner]), "loss": best})
+    scores, low, high = _marginal_effects(estimator, mask)
+    chosen = tuple(candidates[mask[candidates]].tolist())
+    return Selection(chosen, scores, low, high, tuple(path), np.concatenate(tried), _joined(found))
+
+
+def _toggled(mask: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """bool [len(moves), n]: `mask` with one of the moves made in each row."""
+    trials = np.repeat(mask[None], len(moves), axis=0)
+    trials[np.arange(len(moves)), moves] ^= True
+    return trials
+
+
+def _marginal_effects(estimator: Estimator, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What each source changes in f̂ at `mask`, with a bootstrap interval over the same validation rows."""
+    candidates = estimator.candidates
+    estimates = estimator.estimate(np.concatenate([mask[None], _toggled(mask, candidates)]))
+    rows = estimator.rows(estimates.x)
+    sign = np.where(mask[candidates], -1.0, 1.0)[:, None]
+    change = sign * (rows[1:] - rows[0])
+    scores = np.full((3, estimator.groups), np.nan)
+    scores[0, candidates] = change.mean(1)
+    scores[1:, candidates] = np.quantile(change @ estimator.resampling.T, (0.025, 0.975), axis=1)
+    return scores[0], scores[1], scores[2]
+
+
+def _joined(parts: Sequence[Estimates]) -> Estimates:
+    return Estimates(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("loss", "low", "high", "x"))
+    )

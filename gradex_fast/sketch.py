@@ -1,0 +1,175 @@
+"""One pass of a model over a batch: every sample's projected gradient and margin. No files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from gradex_fast import kernels
+from gradex_fast.batch import collate, length_batches
+from gradex_fast.capture import Capture, Factors
+from gradex_fast.errors import GradexError
+from gradex_fast.model import sample_losses, token_losses
+from gradex_fast.progress import Stage
+from gradex_fast.types import Example, Sketches
+
+SMALLEST_LOSS = 1e-6
+"""ℓ is raised to this before 1 - exp(-ℓ) divides (DESIGN §2)."""
+
+_log = logging.getLogger(__name__)
+
+
+def sequence_margin(losses: torch.Tensor, supervised: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """h = log(p̄ / (1 - p̄)), p̄ = exp(-ℓ), so that softplus(-h) = ℓ (DESIGN §2).
+
+    Returns:
+        h [n], and Σ_i -ℓ_i / (1 - p̄_i) with constant denominators: its gradient by sample i is ∇h_i.
+    """
+    loss = sample_losses(losses, supervised)
+    safe = loss.detach().double().clamp(min=SMALLEST_LOSS)
+    miss = -torch.expm1(-safe)
+    return -safe - torch.log(miss), -loss / miss.to(loss.dtype)
+
+
+def token_margin(losses: torch.Tensor, supervised: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """h = mean over tokens of log(p / (1 - p)), exactly; the margin of the authors' code without its shift."""
+    safe = losses.detach().double().clamp(min=SMALLEST_LOSS)
+    miss = -torch.expm1(-safe)
+    margin = sample_losses(-safe - torch.log(miss), supervised)
+    return margin, sample_losses(-losses / miss.to(losses.dtype), supervised)
+
+
+MARGINS = {"sequence": sequence_margin, "token": token_margin}
+
+
+class Sketcher:
+    """Per-sample sketches of a model's trainable parameters.
+
+    Args:
+        model: a transformers (or PEFT) model; it is run in evaluation mode.
+        dim: d, columns of the projection. seed: which P.
+        margin: "sequence" or "token", see DESIGN §2.
+        parameters: regular expression; only trainable parameters whose name it finds are sketched.
+        threads: CPU threads of the kernels.
+
+    Raises:
+        ValueError: unknown margin, or no parameter matches.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        dim: int = 100,
+        seed: int = 0,
+        distribution: str = "gaussian",
+        margin: str = "sequence",
+        parameters: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        if margin not in MARGINS:
+            raise ValueError(f"margin must be one of {tuple(MARGINS)}, got {margin!r}")
+        self.model, self.dim, self._margin = model, dim, MARGINS[margin]
+        self._plan = {"seed": seed, "dim": dim, "distribution": distribution, "threads": threads}
+        self._capture = Capture(model, parameters)
+        if self._capture.slow:
+            count = sum(p.numel() for p in self._capture.slow.values())
+            _log.warning("%d parameters have no tap and take the slow way: %s", count, ", ".join(self._capture.slow))
+
+    def __call__(self, batch: Mapping[str, torch.Tensor]) -> Sketches:
+        """Sketch a batch of n rows: input_ids, attention_mask [n, t], labels [n, t] (-100: no loss) or [n].
+
+        A row whose gradient is not finite has non-finite entries in `g`; the others are unaffected.
+        """
+        device = next(self.model.parameters()).device
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        samples = len(batch["input_ids"])
+        g = torch.zeros(samples, self.dim, device=device)
+        training, receiving = self.model.training, True
+
+        def receive(name: str, factors: Factors) -> None:
+            if receiving:
+                plan = {**self._plan, "name": name, "offset": factors.offset, "out": g}
+                kernels.sketch(factors.inputs, factors.grads, **plan)
+
+        self.model.eval()
+        try:
+            with self._capture.taps(samples, receive) as leaf, torch.enable_grad():
+                losses, supervised, _ = token_losses(self.model, batch)
+                margin, objective = self._margin(losses, supervised)
+                if self._capture.slow:
+                    receiving = False
+                    self._one_by_one(objective, g)
+                    receiving = True
+                torch.autograd.grad(objective.sum(), leaf, allow_unused=True)
+        finally:
+            self.model.train(training)
+        loss = sample_losses(losses.detach(), supervised).double()
+        return Sketches(g.cpu().numpy(), margin.double().cpu().numpy(), loss.cpu().numpy())
+
+    @contextmanager
+    def moved(self, x: np.ndarray) -> Iterator[None]:
+        """While open, the model stands at θ* + P x / √d, x [d] (Algorithm 1, line 10)."""
+        weights = torch.as_tensor(x, dtype=torch.float32)[None]
+        before = {name: parameter.detach().clone() for name, parameter in self._capture.parameters.items()}
+        plan = {key: self._plan[key] for key in ("seed", "distribution", "threads")}
+        try:
+            with torch.no_grad():
+                for name, parameter in self._capture.parameters.items():
+                    step = kernels.lift(weights.to(parameter.device), parameter.numel(), name=name, **plan)
+                    parameter += step.reshape(parameter.shape).to(parameter.dtype)
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in self._capture.parameters.items():
+                    parameter.copy_(before[name])
+
+    def _one_by_one(self, objective: torch.Tensor, g: torch.Tensor) -> None:
+        """The exact slow way for parameters without a tap: one backward pass per sample through the same graph."""
+        slow = self._capture.slow
+        for row, term in enumerate(objective):
+            found = torch.autograd.grad(term, list(slow.values()), retain_graph=True, allow_unused=True)
+            for name, gradient in zip(slow, found, strict=True):
+                if gradient is not None:
+                    kernels.project(gradient.reshape(1, -1), name=name, out=g[row : row + 1], **self._plan)
+
+
+def nonfinite_rows(sketches: Sketches) -> np.ndarray:
+    """Indices of rows with a margin, loss or sketch that is not finite."""
+    finite = np.isfinite(sketches.g).all(1) & np.isfinite(sketches.margin) & np.isfinite(sketches.loss)
+    return np.flatnonzero(~finite)
+
+
+def sketch_examples(
+    sketcher: Sketcher,
+    examples: Sequence[Example],
+    *,
+    pad_id: int,
+    batch_tokens: int,
+    skip_nonfinite: bool = False,
+    stage: Stage | None = None,
+) -> Sketches:
+    """Sketches of all examples, in their order; batches are made of rows of similar length.
+
+    Raises:
+        GradexError: a gradient is not finite and `skip_nonfinite` is off; the message names the sample.
+    """
+    n = len(examples)
+    whole = Sketches(np.zeros((n, sketcher.dim), np.float32), np.zeros(n), np.zeros(n))
+    for rows in length_batches([len(example.input_ids) for example in examples], batch_tokens):
+        part = sketcher(collate([examples[row] for row in rows], pad_id))
+        broken = nonfinite_rows(part)
+        if len(broken) and not skip_nonfinite:
+            raise GradexError(
+                f"the gradient of sample {examples[rows[broken[0]]].id} is not finite ({len(broken)} in its batch); "
+                "mend the row, or set sketch.on_nonfinite=skip"
+            )
+        whole.g[rows], whole.margin[rows], whole.loss[rows] = part.g, part.margin, part.loss
+        if stage:
+            stage.advance(len(rows))
+    return whole

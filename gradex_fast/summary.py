@@ -1,0 +1,142 @@
+"""A run in numbers: the mapping that the report reads, and what the terminal shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradex_fast import metrics
+from gradex_fast.files import read_json
+from gradex_fast.report import terminal_table
+from gradex_fast.workspace import versions
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gradex_fast.pipeline import Run
+
+
+def rank_stability(run: Run) -> dict[str, float]:
+    """How the ranks of up to 200 of the evaluated subsets hold at other ridges."""
+    return run.estimator.rank_stability(run.selection.subsets[:200])
+
+
+def summarise(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any]:
+    """The mapping that `report.write_report` reads."""
+    estimator, selection = run.estimator, run.selection
+    account = read_json(run.path / "selection.json")
+    milliseconds = 1000 * account["seconds"] / max(1, account["subsets"])
+    fit = estimator.calibration
+    return {
+        "title": run.path.name,
+        "method": run.recipe.select.method,
+        "sources": [_source(run, index, labels) for index in range(len(run.corpus.sources))],
+        "target": {part: len(getattr(run.corpus, part).examples) for part in ("train", "validation", "test")},
+        "path": account["path"],
+        "estimate": {
+            "ridge": estimator.ridge,
+            "dim": estimator.train.g.shape[1],
+            "margin": run.recipe.sketch.margin,
+            "subsets": len(selection.subsets),
+            "milliseconds": milliseconds,
+            "rank_stability": rank_stability(run),
+            "calibration": None if fit is None else {"intercept": fit.intercept, "slope": fit.slope},
+        },
+        "truth": _truth(run),
+        "final": {name: _final(note) for name, note in run.final.items()},
+        "metrics": _metrics(run, labels, milliseconds),
+        "seconds": dict(run.reporter.seconds),
+        "warnings": list(run.warnings),
+        "config": run.recipe.dump(),
+        "versions": versions(),
+        "seeds": {"seed": run.recipe.seed},
+    }
+
+
+def _source(run: Run, index: int, labels: Sequence[str] | None) -> dict[str, Any]:
+    source, selection = run.corpus.sources[index], run.selection
+    return {
+        "name": source.name,
+        "rows": len(source.examples),
+        "tokens": source.tokens,
+        "truncated": source.truncated,
+        "dropped": source.dropped,
+        "overlapping": source.overlapping,
+        "score": float(selection.scores[index]),
+        "low": float(selection.low[index]),
+        "high": float(selection.high[index]),
+        "chosen": index in selection.chosen,
+        "truth": labels[index] if labels else None,
+    }
+
+
+def _truth(run: Run) -> list[dict[str, Any]]:
+    if run.truth is None:
+        return []
+    estimates, names = run.estimator.estimate(run.truths).loss, run.corpus.names
+    subsets = [[names[i] for i in np.flatnonzero(mask[: len(names)])] for mask in run.truths]
+    rows = zip(subsets, estimates, run.truth, strict=True)
+    return [{"subset": subset, "estimate": float(e), "truth": float(f)} for subset, e, f in rows]
+
+
+def _final(note: dict[str, Any]) -> dict[str, Any]:
+    return {"loss": note["validation_loss"], **{k: v for k, v in note.items() if k not in ("data", "validation_loss")}}
+
+
+def _metrics(run: Run, labels: Sequence[str] | None, milliseconds: float) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "seconds": sum(run.reporter.seconds.values()),
+        "estimate_milliseconds": milliseconds,
+        "final_loss": {name: note["validation_loss"] for name, note in run.final.items()},
+    }
+    if labels:
+        noisy = np.array([label != "clean" for label in labels])
+        figures["auc"] = metrics.auc(run.selection.scores[: len(labels)], noisy)
+    return figures | (_fidelity(run) if run.truth is not None and len(run.truth) >= 3 else {})
+
+
+def _fidelity(run: Run) -> dict[str, float]:
+    """How the uncalibrated f̂ follows f over the subsets that were fine-tuned for real."""
+    estimate, truth = run.estimator.at_ridge(run.estimator.ridge).estimate(run.truths).loss, run.truth
+    notes = [run.workspace.done(f"anchor {index + 1}") for index in range(len(truth))]
+    return {
+        "spearman": metrics.spearman(estimate, truth),
+        "pearson": metrics.pearson(estimate, truth),
+        "relative_error": metrics.relative_error(estimate, truth),
+        "calibrated_error": metrics.relative_error(metrics.leave_one_out(estimate, truth), truth),
+        "constant_error": metrics.constant_error(truth),
+        "finetune_seconds": float(np.mean([note["seconds"] for note in notes])),
+    }
+
+
+def print_summary(run: Run, console: Console) -> None:
+    """The table of sources, how far to trust it, what it bought and where the report lies."""
+    found, figures = run.summary, run.summary["metrics"]
+    console.print(terminal_table(found))
+    for line in (*_trust(figures), *_bought(found["final"])):
+        console.print(line, highlight=False)
+    console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _trust(figures: dict[str, Any]) -> list[str]:
+    lines = [f"{figures['estimate_milliseconds']:.2f} ms per estimated subset"]
+    if "finetune_seconds" in figures:
+        lines[0] += f", {figures['finetune_seconds']:.1f} s per fine-tuned one"
+        lines.append(
+            f"estimate against truth: Spearman {figures['spearman']:.2f}, Pearson {figures['pearson']:.2f}, relative error "
+            f"{figures['relative_error']:.1e} (calibrated, left out {figures['calibrated_error']:.1e}; "
+            f"a constant {figures['constant_error']:.1e})"
+        )
+    if "auc" in figures:
+        lines.append(f"AUC of telling noisy sources from clean ones by score: {figures['auc']:.3f}")
+    return lines
+
+
+def _bought(final: dict[str, dict[str, Any]]) -> list[str]:
+    """One line for each model trained from the pretrained one, best first."""
+    lines = ["fine-tuned on        validation loss   exact match"]
+    for name, note in sorted(final.items(), key=lambda pair: pair[1]["loss"]):
+        lines.append(f"  {name:<18} {note['loss']:>15.4f} {note['validation_exact_match']:>12.1%}")
+    return lines

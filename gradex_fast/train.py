@@ -1,0 +1,128 @@
+"""One train(), called for meta-training, anchors and the final run, on transformers' Trainer."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from gradex_fast.batch import collate
+from gradex_fast.errors import GradexError
+from gradex_fast.files import read_json
+from gradex_fast.model import sample_losses, token_losses
+from gradex_fast.progress import Stage
+from gradex_fast.recipe import TrainRecipe
+from gradex_fast.types import Example
+
+
+def train(
+    model: nn.Module,
+    examples: Sequence[Example],
+    recipe: TrainRecipe,
+    *,
+    pad_id: int,
+    folder: Path,
+    seed: int,
+    stage: Stage,
+) -> None:
+    """Fine-tune `model` in place; every sample has the same weight, whatever its length.
+
+    Interrupted, the same call goes on from the last whole checkpoint in `folder` and ends with the same
+    parameters as an uninterrupted one; the folder is removed at the end.
+
+    Raises:
+        GradexError: the loss is not finite; the message names the step.
+    """
+    steps = total_steps(len(examples), recipe)
+    arguments = _arguments(recipe, folder, seed, steps, next(model.parameters()).device)
+    trainer = _SampleMeanTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=list(examples),
+        data_collator=partial(collate, pad_id=pad_id),
+        callbacks=[_StageCallback(stage)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def total_steps(samples: int, recipe: TrainRecipe) -> int:
+    """Optimiser steps of one training."""
+    batches = math.ceil(samples / recipe.batch_size)
+    return max(1, math.ceil(recipe.epochs * math.ceil(batches / recipe.accumulation)))
+
+
+class _SampleMeanTrainer(Trainer):
+    """Loss = mean over samples of each sample's mean token loss, as in the estimate's F_S (DESIGN §2).
+
+    transformers' own loss is a mean over tokens, in which long answers weigh more.
+    """
+
+    def __init__(self, **named) -> None:
+        super().__init__(**named)
+        self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = False  # a mean over one batch
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        losses, supervised, _ = token_losses(model, inputs)
+        loss = sample_losses(losses, supervised).mean()
+        if not torch.isfinite(loss):
+            raise GradexError(
+                f"the training loss is {loss.item()} at step {self.state.global_step + 1}: lower train.learning_rate "
+                f"(now {self.args.learning_rate:g}) or look for broken rows; finished stages are kept"
+            )
+        return loss
+
+
+class _StageCallback(TrainerCallback):
+    def __init__(self, stage: Stage) -> None:
+        self._stage, self._loss = stage, ""
+
+    def on_train_begin(self, args, state, control, **named) -> None:
+        self._stage.advance(state.global_step)
+
+    def on_log(self, args, state, control, logs=None, **named) -> None:
+        self._loss = f"loss {logs['loss']:.4f}" if logs and "loss" in logs else self._loss
+
+    def on_step_end(self, args, state, control, **named) -> None:
+        self._stage.advance(1, self._loss)
+
+
+def _arguments(recipe: TrainRecipe, folder: Path, seed: int, steps: int, device: torch.device) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=recipe.batch_size,
+        gradient_accumulation_steps=recipe.accumulation,
+        max_steps=steps,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.schedule,
+        warmup_steps=round(recipe.warmup * steps),
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        seed=seed,
+        data_seed=seed,
+        save_strategy="steps" if recipe.checkpoints else "no",
+        save_steps=max(1, steps // (recipe.checkpoints + 1)),
+        save_total_limit=1,
+        logging_steps=max(1, steps // 100),
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        use_cpu=device.type == "cpu",
+        dataloader_pin_memory=device.type != "cpu",
+    )
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end: the Trainer writes its state file last."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    whole = [path for path in found if read_json(path / "trainer_state.json")]
+    return str(whole[-1]) if whole else None

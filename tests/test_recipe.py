@@ -1,0 +1,139 @@
+"""A recipe survives YAML, takes overrides, and says in one line what it refuses."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import yaml
+
+from gradex_fast.errors import GradexError
+from gradex_fast.recipe import GroupedRecipe, Recipe, SourceRecipe
+
+LISTED = {
+    "model": {"name": "gpt2"},
+    "data": {
+        "sources": [{"path": "a.jsonl"}, {"path": "org/b", "name": "b", "config": "main"}],
+        "target": {"validation": {"path": "v.jsonl"}},
+    },
+}
+GROUPED = copy.deepcopy(LISTED)
+GROUPED["data"]["sources"] = {"path": "mix.jsonl", "by": "task", "limit": 10}
+
+
+def changed(key: str, value) -> dict:
+    tree = copy.deepcopy(LISTED)
+    *path, last = key.split(".")
+    branch = tree
+    for part in path:
+        branch = branch[int(part)] if part.isdecimal() else branch.setdefault(part, {})
+    branch[last] = value
+    return tree
+
+
+def refused(call, *arguments) -> str:
+    with pytest.raises(GradexError) as error:
+        call(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(("tree", "kind"), [(LISTED, tuple), (GROUPED, GroupedRecipe)])
+def test_round_trip_through_yaml(tmp_path, tree, kind):
+    first = Recipe.build(tree)
+    (tmp_path / "recipe.yaml").write_text(first.dump())
+    second = Recipe.load(tmp_path / "recipe.yaml")
+    assert second == first
+    assert isinstance(second.data.sources, kind)
+
+
+def test_the_sources_keep_their_kind_and_values():
+    sources = Recipe.build(LISTED).data.sources
+    assert sources == (SourceRecipe(path="a.jsonl"), SourceRecipe(path="org/b", name="b", config="main"))
+    assert Recipe.build(GROUPED).data.sources.by == "task"
+
+
+def test_overrides_are_yaml_values(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(LISTED))
+    overrides = ("seed=3", "train.learning_rate=1e-3", "data.on_overlap=drop", "model.revision=null")
+    recipe = Recipe.load(tmp_path / "recipe.yaml", overrides)
+    assert (recipe.seed, recipe.train.learning_rate) == (3, 1e-3)
+    assert (recipe.data.on_overlap, recipe.model.revision) == ("drop", None)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("sed", "recipe: unknown key 'sed'; did you mean 'seed'?"),
+        ("data.max_lenght", "recipe: unknown key 'data.max_lenght'; did you mean 'max_length'?"),
+        ("data.sources.0.pth", "recipe: unknown key 'data.sources.0.pth'; did you mean 'path'?"),
+        ("data.target.validation.promt", "recipe: unknown key 'data.target.validation.promt'; did you mean 'prompt'?"),
+        ("train.qqqq", "recipe: unknown key 'train.qqqq'"),
+    ],
+)
+def test_unknown_keys(key, message):
+    assert refused(Recipe.build, changed(key, "a.jsonl")) == message
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"path": "a.jsonl", "bye": "task"}, "recipe: data.sources.by: Field required"),
+        ({"path": "a", "by": "t", "limt": 1}, "recipe: unknown key 'data.sources.limt'; did you mean 'limit'?"),
+        ({"path": "a", "by": "t", "grouped": 1}, "recipe: unknown key 'data.sources.grouped'"),
+        ([{"name": "a"}], "recipe: data.sources.0.path: Field required"),
+        ([], "recipe: data.sources: Tuple should have at least 1 item after validation, not 0"),
+        ("a.jsonl", "recipe: data.sources: Input should be a valid tuple"),
+        (None, "recipe: data.sources: Input should be a valid tuple"),
+    ],
+)
+def test_sources_of_neither_kind(value, message):
+    assert refused(Recipe.build, changed("data.sources", value)) == message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("seed", "many", "recipe: seed: Input should be a valid integer, unable to parse string as an integer"),
+        ("data.max_length", 1, "recipe: data.max_length: Input should be greater than or equal to 2"),
+        ("data.on_overlap", "ignore", "recipe: data.on_overlap: Input should be 'error' or 'drop'"),
+        ("data.sources.1.limit", 0, "recipe: data.sources.1.limit: Input should be greater than or equal to 1"),
+        ("model", "gpt2", "recipe: model: Input should be a valid dictionary or instance of ModelRecipe"),
+        (
+            "estimate.ridge",
+            "auto",
+            "recipe: estimate: Value error, ridge: auto needs anchors of 3 or more to choose by",
+        ),
+    ],
+)
+def test_bad_values(key, value, message):
+    assert refused(Recipe.build, changed(key, value)) == message
+
+
+def test_a_recipe_that_is_not_one(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    assert refused(Recipe.load, path).startswith(f"cannot read recipe {path}: ")
+    path.write_text("a: [1\nb: 2")
+    assert refused(Recipe.load, path).startswith(f"cannot read recipe {path}: ")
+    path.write_text("- a")
+    assert refused(Recipe.load, path) == f"recipe {path} must be a mapping of sections (model:, data:, ...)"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed", "override 'seed' must read section.key=value"),
+        ("model.name.x=1", "override 'model.name.x=1': name is not a section"),
+        ("data.sources.0.path=b", "override 'data.sources.0.path=b': sources is not a section"),
+        ("train.epoch=1", "recipe: unknown key 'train.epoch'; did you mean 'epochs'?"),
+    ],
+)
+def test_overrides_that_are_refused(tmp_path, override, message):
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(LISTED))
+    assert refused(Recipe.load, tmp_path / "recipe.yaml", (override,)) == message
+
+
+def test_a_recipe_is_frozen():
+    recipe = Recipe.build(LISTED)
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 1
