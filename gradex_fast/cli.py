@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
     from gradex_fast.recipe import Recipe
 
     recipe = Recipe.load(options.recipe, tuple(options.overrides))
-    _calm_libraries()
+    calm_libraries()
     if options.dry_run:
         from gradex_fast.plan import plan
 
@@ -75,7 +75,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    _calm_libraries()
+    calm_libraries()
     import torch
 
     from gradex_fast import demo, pipeline
@@ -111,7 +111,7 @@ def _reporter(options: argparse.Namespace):
     return Reporter(quiet=options.quiet or options.json)
 
 
-def _calm_libraries() -> None:
+def calm_libraries() -> None:
     """Our progress says what is going on; the libraries' own bars and advice would tear it apart."""
     import warnings
 

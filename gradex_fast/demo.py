@@ -25,15 +25,15 @@ class DemoSize:
     groups: int = 20
     rows: int = 25
     validation: int = 200
-    epochs: int = 60
-    anchor_epochs: int = 10
+    epochs: int = 20
+    anchor_epochs: int = 4
     anchors: int = 6
     subsets: int = 1000
     dim: int = 100
 
 
 FULL = DemoSize()
-SHORT = DemoSize(epochs=40, subsets=300, anchors=3, validation=100)
+SHORT = DemoSize(subsets=300, anchors=3, validation=100)
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,8 @@ def make_demo(folder: Path, seed: int, size: DemoSize = FULL) -> Demo:
     draw = np.random.default_rng(seed)
     noisy = np.isin(np.arange(size.groups), draw.choice(size.groups, size.groups // 2, replace=False))
     inputs = folder / "inputs"
-    groups = [[_row(draw, bad) for _ in range(size.rows)] for bad in noisy]
-    _write_rows(
-        inputs / "train.jsonl", [{**r, "group": f"group {i:02d}"} for i, rows in enumerate(groups) for r in rows]
-    )
+    owners = np.repeat(np.arange(size.groups), size.rows)
+    _write_rows(inputs / "train.jsonl", [{**_row(draw, noisy[i]), "group": f"group {i:02d}"} for i in owners])
     for part in ("validation", "test"):
         _write_rows(inputs / f"{part}.jsonl", [_row(draw, False) for _ in range(size.validation)])
     if not (inputs / "model").exists():
@@ -116,7 +114,7 @@ def _write_model(folder: Path, seed: int) -> None:
 
 
 def _recipe(folder: Path, seed: int, size: DemoSize) -> Recipe:
-    training = {"batch_size": 25, "learning_rate": 2e-3, "schedule": "cosine", "warmup": 0.05, "checkpoints": 1}
+    training = {"batch_size": 25, "learning_rate": 3e-3, "schedule": "cosine", "warmup": 0.05, "checkpoints": 1}
     tree = {
         "output": str(folder),
         "seed": seed,
@@ -134,6 +132,6 @@ def _recipe(folder: Path, seed: int, size: DemoSize) -> Recipe:
             "anchors": size.anchors,
             "anchor_train": {**training, "epochs": size.anchor_epochs, "learning_rate": 5e-4},
         },
-        "select": {"method": "ensemble", "subsets": size.subsets, "fraction": 0.75, "keep": size.groups // 2},
+        "select": {"also": ["forward"], "subsets": size.subsets, "fraction": 0.75},
     }
     return Recipe.build(tree)

@@ -59,6 +59,7 @@ class Run:
     truths: np.ndarray | None = None
     truth: np.ndarray | None = None
     selection: Selection | None = None
+    others: dict[str, Selection] = field(default_factory=dict)
     final: dict[str, dict[str, Any]] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
 
@@ -172,13 +173,9 @@ def select(run: Run) -> None:
     recipe = run.recipe.select
     with run.reporter.stage("select"):
         start = time.monotonic()
-        if recipe.method == "ensemble":
-            options = {"subsets": recipe.subsets, "fraction": recipe.fraction, "seed": run.recipe.seed}
-            run.selection = random_ensemble(run.estimator, keep=recipe.keep, **options)
-        else:
-            search = {"forward": forward_selection, "backward": backward_selection}[recipe.method]
-            run.selection = search(run.estimator, keep=recipe.keep)
+        run.selection = _search(run, recipe.method)
         seconds = time.monotonic() - start
+        run.others = {method: _search(run, method) for method in recipe.also if method != recipe.method}
         write_selection(run, seconds)
     for name, correlation in rank_stability(run).items():
         if correlation < STABLE:
@@ -202,6 +199,15 @@ def report(run: Run, labels: Sequence[str] | None = None) -> None:
     run.summary = summarise(run, labels)
     scores_csv(run.path, run.summary)
     write_report(run.path, run.summary)
+
+
+def _search(run: Run, method: str) -> Selection:
+    recipe = run.recipe.select
+    if method != "ensemble":
+        search = {"forward": forward_selection, "backward": backward_selection}[method]
+        return search(run.estimator, keep=recipe.keep)
+    options = {"subsets": recipe.subsets, "fraction": recipe.fraction, "seed": run.recipe.seed}
+    return random_ensemble(run.estimator, keep=recipe.keep, **options)
 
 
 def _examples(corpus: Corpus, chosen: Sequence[int]) -> list[Example]:

@@ -141,6 +141,7 @@ class EstimateRecipe(Section):
 
 class SelectRecipe(Section):
     method: Literal["forward", "backward", "ensemble"] = "ensemble"
+    also: tuple[Literal["forward", "backward", "ensemble"], ...] = Field((), description="choices listed beside it")
     subsets: int = Field(1000, ge=2)
     fraction: float = Field(0.75, gt=0, lt=1, description="share of the sources in a subset")
     keep: int | None = Field(None, ge=1, description="how many sources; None: decided by f̂")

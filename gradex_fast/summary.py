@@ -35,6 +35,7 @@ def summarise(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any]:
         "sources": [_source(run, index, labels) for index in range(len(run.corpus.sources))],
         "target": {part: len(getattr(run.corpus, part).examples) for part in ("train", "validation", "test")},
         "path": account["path"],
+        "others": {name: [run.corpus.names[i] for i in found.chosen] for name, found in run.others.items()},
         "estimate": {
             "ridge": estimator.ridge,
             "dim": estimator.train.g.shape[1],
@@ -115,7 +116,7 @@ def print_summary(run: Run, console: Console) -> None:
     """The table of sources, how far to trust it, what it bought and where the report lies."""
     found, figures = run.summary, run.summary["metrics"]
     console.print(terminal_table(found))
-    for line in (*_trust(figures), *_bought(found["final"])):
+    for line in (*_trust(figures), *_chosen(found), *_bought(found["final"])):
         console.print(line, highlight=False)
     console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
 
@@ -125,13 +126,28 @@ def _trust(figures: dict[str, Any]) -> list[str]:
     if "finetune_seconds" in figures:
         lines[0] += f", {figures['finetune_seconds']:.1f} s per fine-tuned one"
         lines.append(
-            f"estimate against truth: Spearman {figures['spearman']:.2f}, Pearson {figures['pearson']:.2f}, relative error "
-            f"{figures['relative_error']:.1e} (calibrated, left out {figures['calibrated_error']:.1e}; "
+            f"estimate against truth: Spearman {figures['spearman']:.2f}, Pearson {figures['pearson']:.2f}, "
+            f"relative error {figures['relative_error']:.1e} (calibrated, left out {figures['calibrated_error']:.1e}; "
             f"a constant {figures['constant_error']:.1e})"
         )
     if "auc" in figures:
         lines.append(f"AUC of telling noisy sources from clean ones by score: {figures['auc']:.3f}")
     return lines
+
+
+def _chosen(found: dict[str, Any]) -> list[str]:
+    """One line for each method's choice, with what the sources truly are where that is known."""
+    labels = {source["name"]: source["truth"] for source in found["sources"]}
+    mine = [source["name"] for source in found["sources"] if source["chosen"]]
+    return [
+        f"{name} selection keeps {len(names)} of {len(labels)} sources{_counts([labels[n] for n in names])}"
+        for name, names in {found["method"]: mine, **found["others"]}.items()
+    ]
+
+
+def _counts(labels: Sequence[str | None]) -> str:
+    known = sorted({label for label in labels if label})
+    return ": " + ", ".join(f"{labels.count(label)} {label}" for label in known) if known else ""
 
 
 def _bought(final: dict[str, dict[str, Any]]) -> list[str]:
