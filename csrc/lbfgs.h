@@ -55,14 +55,12 @@ inline void subtract(double* out, const double* a, const double* b, int64_t dim)
 class LbfgsHistory {
  public:
   static constexpr int64_t kPairs = 10;
-  static constexpr int64_t kSlots =
-      kPairs + 1;  // one more, so that a refused pair costs no old one
+  static constexpr int64_t kSlots = kPairs + 1;  // so that a refused pair costs no old one
 
   static int64_t storage_size(int64_t dim) { return 2 * kSlots * dim; }
 
   // storage [storage_size(dim)] stays the caller's.
-  LbfgsHistory(double* storage, int64_t dim)
-      : steps_(storage), changes_(storage + kSlots * dim), dim_(dim) {}
+  LbfgsHistory(double* storage, int64_t dim) : steps_(storage), changes_(storage + kSlots * dim), dim_(dim) {}
 
   bool empty() const { return count_ == 0; }
   void clear() { count_ = 0; }
@@ -161,7 +159,7 @@ struct Bracket {
 template <class Objective>
 bool search_line(const Line<Objective>& line, LinePoint* now, double step, double noise) {
   constexpr double kDecrease = 1e-4, kCurvature = 0.9;  // Nocedal & Wright's for quasi-Newton
-  constexpr int kTrials = 60;  // 30 of them halve the bracket: to 1e-9 of the first step
+  constexpr int kTrials = 60;                           // 30 of them halve the bracket: to 1e-9 of the first step
   const LinePoint start = *now;
   const double infinity = std::numeric_limits<double>::infinity();
   Bracket bracket{start, {infinity, infinity, infinity}};
@@ -207,9 +205,7 @@ Minimum minimize(const Objective& objective, double* x, int64_t dim, const Minim
   LinePoint point{0.0, objective(x, gradient), 0.0};
   double gradient_norm = norm(gradient, dim);
   int32_t iterations = 0;
-  const auto end = [&](MinimizeStatus status) {
-    return Minimum{point.value, gradient_norm, iterations, status};
-  };
+  const auto end = [&](MinimizeStatus status) { return Minimum{point.value, gradient_norm, iterations, status}; };
   if (!std::isfinite(point.value + gradient_norm)) return end(MinimizeStatus::not_finite);
 
   const double target = std::max(options.tol * gradient_norm, options.gradient_noise);

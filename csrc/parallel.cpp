@@ -5,6 +5,7 @@
 #include <exception>
 #include <mutex>
 #include <system_error>
+#include <system_error>
 #include <thread>
 #include <vector>
 

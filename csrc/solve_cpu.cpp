@@ -50,9 +50,8 @@ GroupSums sum_group(const RowBlock& block) {
     for (int64_t k = 0; k < block.dim; ++k) square += static_cast<double>(g[k]) * g[k];
     const double weight = block.weight(i), margin = block.margins[i];
     const Softplus point = softplus(-margin);
-    sums +=
-        {weight, weight * square / 4.0, weight * (point.value + point.slope * std::fabs(margin)),
-         weight * point.slope * (1.0 + std::fabs(margin)) * std::sqrt(square), 1};
+    sums += {weight, weight * square / 4.0, weight * (point.value + point.slope * std::fabs(margin)),
+             weight * point.slope * (1.0 + std::fabs(margin)) * std::sqrt(square), 1};
   }
   return sums;
 }
@@ -91,20 +90,16 @@ MinimizeOptions choose_options(const SolveArguments& a, const GroupSums& sums) {
 
 SolveStatus to_solve_status(MinimizeStatus status) {
   switch (status) {
-    case MinimizeStatus::converged:
-      return kConverged;
-    case MinimizeStatus::iteration_limit:
-      return kIterationLimit;
-    case MinimizeStatus::stalled:
-      return kStalled;
-    case MinimizeStatus::not_finite:
-      break;
+    case MinimizeStatus::converged: return kConverged;
+    case MinimizeStatus::iteration_limit: return kIterationLimit;
+    case MinimizeStatus::stalled: return kStalled;
+    case MinimizeStatus::not_finite: break;
   }
   return kNotFinite;
 }
 
-void write(const SolveArguments& a, int64_t s, SolveStatus status, double loss,
-           double gradient_norm, int32_t iterations) {
+void write(const SolveArguments& a, int64_t s, SolveStatus status, double loss, double gradient_norm,
+           int32_t iterations) {
   a.status[s] = status;
   a.loss[s] = loss;
   a.gradient_norm[s] = gradient_norm;
@@ -125,8 +120,7 @@ void solve_subset(const SolveArguments& a, const std::vector<GroupSums>& groups,
   LbfgsVectors vectors(storage.data(), a.dim);
   const SubsetObjective objective{a, subset, sums.weight};
   const Minimum minimum = minimize(objective, x, a.dim, choose_options(a, sums), &vectors);
-  write(a, s, to_solve_status(minimum.status), minimum.value, minimum.gradient_norm,
-        minimum.iterations);
+  write(a, s, to_solve_status(minimum.status), minimum.value, minimum.gradient_norm, minimum.iterations);
 }
 
 }  // namespace

@@ -78,6 +78,9 @@ LAYER_KINDS: dict[type, Callable[..., Iterator[Factors]]] = {
 }
 """Exact types only: a subclass may compute something else (Gemma scales its embeddings)."""
 
+_NO_BATCH = "relative_attention_bias"
+"""T5's table of distances gives [query, key, head]: its leading dimension is no batch, even where it has n rows."""
+
 
 class Capture:
     """Which layers of a model have taps, and which parameters need the slow way.
@@ -97,13 +100,16 @@ class Capture:
             raise ValueError(f"none of the model's {len(everything)} trainable parameters matches {pattern!r}")
         self._others = [p for n, p in everything.items() if n not in self.parameters]
         names = {id(parameter): name for name, parameter in self.parameters.items()}
-        self._layers: list[tuple[nn.Module, dict[str, str]]] = []
-        for layer in model.modules():
-            own = {a: names[id(p)] for a, p in layer.named_parameters(recurse=False) if id(p) in names}
-            if own and type(layer) in LAYER_KINDS:
-                self._layers.append((layer, own))
-        covered = {name for _, own in self._layers for name in own.values()}
-        self.slow = {name: p for name, p in self.parameters.items() if name not in covered}
+        uses = [
+            (layer, _has_tap(path, layer), {a: names[id(p)] for a, p in own if id(p) in names})
+            for path, layer in model.named_modules()
+            if (own := list(layer.named_parameters(recurse=False)))
+        ]
+        # Of a tied parameter the taps must see every use; otherwise autograd is asked for all of them.
+        unseen = {name for _, tapped, own in uses if not tapped for name in own.values()}
+        seen = [(layer, {a: name for a, name in own.items() if name not in unseen}) for layer, _, own in uses]
+        self._layers = [(layer, own) for layer, own in seen if own]
+        self.slow = {name: p for name, p in self.parameters.items() if name in unseen}
 
     @contextmanager
     def taps(self, samples: int, receive: Receiver) -> Iterator[torch.Tensor]:
@@ -128,12 +134,17 @@ class Capture:
                 parameter.requires_grad_(True)
 
 
+def _has_tap(path: str, layer: nn.Module) -> bool:
+    shape = getattr(layer, "normalized_shape", ())  # a norm over two dimensions has no [t, width]
+    return type(layer) in LAYER_KINDS and len(shape) < 2 and not path.endswith(_NO_BATCH)
+
+
 class _Tap(torch.autograd.Function):
     @staticmethod
     def forward(ctx, output, leaf, layer_input, receive):
         ctx.save_for_backward(layer_input)
         ctx.receive = receive
-        return output.view_as(output)
+        return output.detach()
 
     @staticmethod
     def backward(ctx, gradient):
@@ -145,9 +156,10 @@ class _Tap(torch.autograd.Function):
 def _place(samples, leaf, own, receive, layer, arguments, named, output):
     """Forward hook: `output` behind a tap. A layer that serves the whole batch at once is spread over it first."""
     layer_input = arguments[0] if arguments else next(iter(named.values()))
-    if output.shape[0] == 1 and samples > 1:
+    no_rows = isinstance(layer, nn.Embedding) and layer_input.ndim == 1  # positions, for all samples at once
+    if not no_rows and output.shape[0] == 1 and samples > 1:
         output, layer_input = (tensor.expand(samples, *tensor.shape[1:]) for tensor in (output, layer_input))
-    if output.shape[0] != samples:
+    if no_rows or output.shape[0] != samples:
         name = next(iter(own.values()))
         raise NotImplementedError(
             f"the layer of {name} gave {list(output.shape)} for {samples} samples: its rows cannot be told apart"

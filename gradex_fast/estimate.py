@@ -46,6 +46,7 @@ class SubsetEstimator:
         valid: sketches of the v validation samples.
         ridge: dimensionless; λ = ridge · tr(H₀)/d, H₀ = mean σ'(h_i) g̃_i g̃_iᵀ.
         always: groups that are in every subset (the target's own training rows).
+        count: n; None is the highest group and one. A group may have no rows.
         evaluate: x [d] -> true losses [v] at θ* + P x / √d: the `lift` estimate (Algorithm 1, line 10) in
             place of the linear one.
         bootstrap: resamplings of the validation rows for the intervals, drawn from `seed`.
@@ -62,6 +63,7 @@ class SubsetEstimator:
         *,
         ridge: float = 10.0,
         always: Sequence[int] | None = None,
+        count: int | None = None,
         evaluate: Callable[[np.ndarray], np.ndarray] | None = None,
         bootstrap: int = 200,
         seed: int = 0,
@@ -74,7 +76,7 @@ class SubsetEstimator:
             raise ValueError(f"sketch dimensions differ: {train.g.shape[1]} and {valid.g.shape[1]}")
         order = np.argsort(groups, kind="stable")
         self.train, self.valid, self.ridge = train[order], valid, ridge
-        self.groups = int(groups.max()) + 1
+        self.groups = count or int(groups.max()) + 1
         self.group_ptr = np.searchsorted(groups[order], np.arange(self.groups + 1))
         self.always = tuple(always or ())
         self.calibration: Calibration | None = None
@@ -135,7 +137,12 @@ class SubsetEstimator:
 
         Args:
             ridges: the ridge of least leave-one-out error among these is taken; None keeps this one.
+
+        Raises:
+            ValueError: fewer than two subsets.
         """
+        if len(truth) < 2:
+            raise ValueError(f"calibration needs two subsets or more, got {len(truth)}")
         fits = []
         for ridge in ridges or (self.ridge,):
             other = self.at_ridge(ridge)
@@ -156,8 +163,13 @@ class SubsetEstimator:
 
 
 def _calibration(estimate: np.ndarray, truth: np.ndarray) -> Calibration:
-    error = float(np.sqrt(np.mean(np.square(leave_one_out(estimate, truth) - truth))))
     intercept, slope = line(estimate, truth)
     if slope > 0:
-        return Calibration(intercept, slope, error, False)
-    return Calibration(float(np.mean(truth - estimate)), 1.0, error, True)
+        return Calibration(intercept, slope, _rms(leave_one_out(estimate, truth) - truth), False)
+    offsets = truth - estimate
+    left_out = (offsets - offsets.mean()) * len(truth) / (len(truth) - 1)  # against the mean of the others
+    return Calibration(float(offsets.mean()), 1.0, _rms(left_out), True)
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))

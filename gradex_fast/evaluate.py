@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gradex_fast.batch import collate, length_batches
-from gradex_fast.model import sample_losses, token_losses
+from gradex_fast.model import evaluating, sample_losses, token_losses
 from gradex_fast.types import Example
 
 
@@ -29,13 +29,12 @@ def evaluate(model: nn.Module, examples: Sequence[Example], *, pad_id: int, batc
     A row is right if every supervised label is the likeliest one given the true labels before it: then, and
     only then, greedy decoding gives exactly the completion. For a classifier it is the usual accuracy.
     """
-    device, training = next(model.parameters()).device, model.training
+    device = next(model.parameters()).device
     loss, correct = np.zeros(len(examples)), np.zeros(len(examples), bool)
-    model.eval()
-    for rows in length_batches([len(example.input_ids) for example in examples], batch_tokens):
-        batch = collate([examples[row] for row in rows], pad_id)
-        losses, supervised, right = token_losses(model, {k: v.to(device) for k, v in batch.items()})
-        loss[rows] = sample_losses(losses, supervised).double().cpu().numpy()
-        correct[rows] = (right | ~supervised).all(1).cpu().numpy()
-    model.train(training)
+    with evaluating(model):
+        for rows in length_batches([len(example.input_ids) for example in examples], batch_tokens):
+            batch = collate([examples[row] for row in rows], pad_id)
+            losses, supervised, right = token_losses(model, {k: v.to(device) for k, v in batch.items()})
+            loss[rows] = sample_losses(losses, supervised).double().cpu().numpy()
+            correct[rows] = (right | ~supervised).all(1).cpu().numpy()
     return Evaluation(loss, correct)

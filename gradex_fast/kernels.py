@@ -203,10 +203,10 @@ def solve(
     weight = None if weights is None else _array(weights)
     if weight is not None and (weight.shape != bias.shape or (weight < 0).any()):
         raise ValueError(f"weights must be {bias.shape} numbers >= 0")
-    if not l2 >= 0:
-        raise ValueError(f"l2 must be >= 0, got {l2}")
+    if not (l2 >= 0 and tol >= 0):
+        raise ValueError(f"l2 and tol must be >= 0, got {l2} and {tol}")
     masks = subset_masks(subsets, count)
-    masks[:, list(always or ())] = True
+    masks |= subset_masks([list(always or ())], count)
     m, d = len(masks), matrix.shape[1]
     outputs = (np.zeros((m, d)), np.zeros(m), np.zeros(m), np.zeros(m, np.int32), np.zeros(m, np.int32))
     limits = {"l2": l2, "tol": tol, "max_iterations": max_iterations, "threads": threads or torch.get_num_threads()}
@@ -225,7 +225,7 @@ def subset_masks(subsets: Array | Sequence[Sequence[int]], count: int) -> np.nda
     for row, members in zip(masks, subsets, strict=True):
         chosen = np.asarray(members, np.int64)
         if chosen.size and (chosen.min() < 0 or chosen.max() >= count):
-            raise ValueError(f"a subset names group {chosen.max()}, but there are {count} groups")
+            raise ValueError(f"a subset names groups {chosen.min()} to {chosen.max()}, but there are {count} groups")
         row[chosen] = True
     return masks
 
@@ -260,7 +260,9 @@ def _tensor(array: Array) -> torch.Tensor:
 
 
 def _array(array: Array | Sequence) -> np.ndarray:
-    return array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
+    if not isinstance(array, torch.Tensor):
+        return np.asarray(array)
+    return (array.float() if array.dtype == torch.bfloat16 else array).detach().cpu().numpy()
 
 
 def _like(tensor: torch.Tensor, example: Array) -> Array:

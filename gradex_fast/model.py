@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -14,6 +18,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedTokenizerBase,
     set_seed,
 )
@@ -23,13 +28,14 @@ from gradex_fast.files import checksum
 from gradex_fast.recipe import ModelRecipe
 from gradex_fast.types import UNSUPERVISED
 
+_POSITIONS_AFTER_PAD = ("camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl")
+"""Their first position is pad_token_id + 1."""
+
 
 def load_tokenizer(recipe: ModelRecipe) -> PreTrainedTokenizerBase:
     """The model's tokenizer, with a pad token (EOS where it has none; padding is masked by length)."""
-    try:
+    with _explained(f"model.name {recipe.name!r}: no tokenizer could be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(recipe.name, **_hub(recipe))
-    except (OSError, ValueError, KeyError) as error:
-        raise GradexError(f"model.name {recipe.name!r}: no tokenizer could be loaded: {_first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise GradexError(f"model.name {recipe.name!r}: its tokenizer has neither a pad nor an EOS token; add one")
@@ -59,21 +65,42 @@ def save_model(model: nn.Module, folder: Path) -> None:
 
 
 def fingerprint(recipe: ModelRecipe) -> str:
-    """Changes with the pretrained weights: a folder's safetensors (size and first MiB of each), or the hub's commit."""
+    """Changes with the pretrained weights: the hub's commit, or a folder's config.json and the head of every tensor."""
     folder = Path(recipe.name)
     if not folder.is_dir():
-        commit = getattr(AutoConfig.from_pretrained(recipe.name, **_hub(recipe)), "_commit_hash", None)
+        commit = getattr(_config(recipe, recipe.name), "_commit_hash", None)
         return checksum(recipe.name, commit or "")
-    parts: list[str | bytes] = []
-    for path in sorted(folder.glob("*.safetensors")):
-        with open(path, "rb") as file:
-            parts += [path.name, str(path.stat().st_size), file.read(1 << 20)]
+    with _explained(f"model.name {recipe.name!r} cannot be read"):
+        parts = [(folder / "config.json").read_bytes()]
+        for path in sorted(folder.glob("*.safetensors")):
+            parts += _tensor_heads(path)
     return checksum(*parts)
+
+
+def position_limit(recipe: ModelRecipe) -> int | None:
+    """The longest row, in tokens, that the model's positions reach; None where they have no end (T5, ALiBi)."""
+    config = _config(recipe, recipe.name).get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is not None and config.model_type in _POSITIONS_AFTER_PAD:
+        limit -= config.pad_token_id + 1
+    return limit if limit and limit > 0 else None
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """Trainable parameters by name; one that is used twice (tied weights) has its first name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode while open; afterwards every module is back in its own mode."""
+    before = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
 
 
 def token_losses(model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -105,8 +132,8 @@ def _pretrained(recipe: ModelRecipe, name: str) -> nn.Module:
     options: dict[str, Any] = {"dtype": recipe.dtype, **_hub(recipe)}
     if recipe.attention:
         options["attn_implementation"] = recipe.attention
-    try:
-        config = AutoConfig.from_pretrained(name, **_hub(recipe))
+    config = _config(recipe, name)
+    with _explained(f"model.name {name!r} cannot be loaded"):
         if recipe.task == "sequence-classification":
             if recipe.labels is None:
                 raise GradexError("model.labels is missing: a classifier needs its number of classes")
@@ -114,8 +141,6 @@ def _pretrained(recipe: ModelRecipe, name: str) -> nn.Module:
         else:
             kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model = kind.from_pretrained(name, use_safetensors=True, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise GradexError(f"model.name {name!r} cannot be loaded: {_first_line(error)}") from error
     model.config.use_cache = False
     return model
 
@@ -128,7 +153,7 @@ def _with_adapter(model: nn.Module, recipe: ModelRecipe, trained: Path | None) -
     classifies = recipe.task == "sequence-classification"
     kind = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
     targets = recipe.targets if isinstance(recipe.targets, str) else list(recipe.targets)
-    try:
+    with _explained(f"model.targets {recipe.targets!r}"):
         config = LoraConfig(
             task_type=TaskType.SEQ_CLS if classifies else kind,
             r=recipe.rank,
@@ -137,8 +162,32 @@ def _with_adapter(model: nn.Module, recipe: ModelRecipe, trained: Path | None) -
             target_modules=targets,
         )
         return get_peft_model(model, config)
-    except ValueError as error:
-        raise GradexError(f"model.targets {recipe.targets!r}: {_first_line(error)}") from error
+
+
+def _config(recipe: ModelRecipe, name: str) -> PreTrainedConfig:
+    with _explained(f"model.name {name!r} cannot be loaded"):
+        return AutoConfig.from_pretrained(name, **_hub(recipe))
+
+
+def _tensor_heads(path: Path) -> Iterator[bytes]:
+    """A safetensors file's header, and the first 4 KiB of each of its tensors: training moves them all."""
+    with open(path, "rb") as file:
+        start = int.from_bytes(file.read(8), "little")
+        yield (header := file.read(start))
+        for tensor in json.loads(header).values():
+            if "data_offsets" in tensor:
+                begin, end = tensor["data_offsets"]
+                file.seek(8 + start + begin)
+                yield file.read(min(end - begin, 4096))
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """A library's error as one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise GradexError(f"{what}: {_first_line(error)}") from error
 
 
 def _hub(recipe: ModelRecipe) -> dict[str, Any]:

@@ -53,13 +53,13 @@ def random_ensemble(
 
     Args:
         subsets: m, how many are drawn. fraction: share of the sources in each.
-        keep: how many sources; None takes the number of least cross-validated f̂ (5 folds of validation rows).
+        keep: how many sources; None keeps those below the natural break of the scores.
     """
     candidates = estimator.candidates
     masks = random_subsets(estimator, subsets, fraction, seed)
     estimates = estimator.estimate(masks)
     scores, error = _group_means(estimates.loss, masks)
-    keep = keep or _cross_validated_count(estimator, masks, estimates.x)
+    keep = keep or _natural_count(estimator, scores)
     ranked = candidates[np.argsort(scores[candidates], kind="stable")]
     chosen = tuple(sorted(ranked[:keep].tolist()))
     return Selection(chosen, scores, scores - 1.96 * error, scores + 1.96 * error, (), masks, estimates)
@@ -87,18 +87,23 @@ def _group_means(losses: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.
         return mean, np.sqrt(spread.sum(0) / (count - 1) / count)
 
 
-def _cross_validated_count(estimator: Estimator, masks: np.ndarray, x: np.ndarray, folds: int = 5) -> int:
-    """How many sources to keep: ranked on four fifths of the validation rows, judged on the rest, five times."""
-    rows, candidates = estimator.rows(x), estimator.candidates
-    held_out = np.arange(rows.shape[1]) % min(folds, rows.shape[1])
-    totals = np.zeros(len(candidates))
-    for fold in np.unique(held_out):
-        judged = held_out == fold
-        seen = rows[:, ~judged].mean(1) if (~judged).any() else rows.mean(1)
-        ranked = candidates[np.argsort(_group_means(seen, masks)[0][candidates], kind="stable")]
-        nested = np.stack([_mask(estimator, ranked[:size]) for size in range(1, len(ranked) + 1)])
-        totals += estimator.rows(estimator.estimate(nested).x)[:, judged].sum(1)
-    return int(np.argmin(totals)) + 1
+def _natural_count(estimator: Estimator, scores: np.ndarray) -> int:
+    """How many of the sources to keep: those below the break that splits the scores into two tight classes (Otsu 1979).
+
+    All are kept unless dropping the upper class lowers f̂ by more than one standard error over validation rows. f̂
+    itself cannot set the count: F_S is a mean over the subset's rows, so it does not see that more good rows help.
+    """
+    candidates = estimator.candidates
+    ranked = candidates[np.argsort(scores[candidates], kind="stable")]
+    ordered = scores[ranked]
+    spread = [k * ordered[:k].var() + (len(ordered) - k) * ordered[k:].var() for k in range(1, len(ordered))]
+    if not spread:
+        return len(ranked)
+    count = int(np.argmin(spread)) + 1
+    masks = np.stack([_mask(estimator, ranked), _mask(estimator, ranked[:count])])
+    everything, kept = estimator.rows(estimator.estimate(masks).x)
+    gain = everything - kept
+    return count if gain.mean() > gain.std() / np.sqrt(len(gain)) else len(ranked)
 
 
 def _greedy(estimator: Estimator, mask: np.ndarray, keep: int | None, *, adding: bool) -> Selection:
@@ -108,7 +113,7 @@ def _greedy(estimator: Estimator, mask: np.ndarray, keep: int | None, *, adding:
     while True:
         size = int(mask[candidates].sum())
         moves = candidates[mask[candidates] != adding]
-        if len(moves) == 0 or size == keep or (not adding and size == 1):
+        if len(moves) == 0 or size == keep or (not adding and size == _fewest(estimator)):
             break
         trials = _toggled(mask, moves)
         estimates = estimator.estimate(trials)
@@ -122,6 +127,11 @@ def _greedy(estimator: Estimator, mask: np.ndarray, keep: int | None, *, adding:
     scores, low, high = _marginal_effects(estimator, mask)
     chosen = tuple(candidates[mask[candidates]].tolist())
     return Selection(chosen, scores, low, high, tuple(path), np.concatenate(tried), _joined(found))
+
+
+def _fewest(estimator: Estimator) -> int:
+    """Nothing to train on is no alternative: without an `always` group one source is kept."""
+    return 0 if len(estimator.always) else 1
 
 
 def _toggled(mask: np.ndarray, moves: np.ndarray) -> np.ndarray:

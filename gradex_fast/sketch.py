@@ -14,7 +14,7 @@ from gradex_fast import kernels
 from gradex_fast.batch import collate, length_batches
 from gradex_fast.capture import Capture, Factors
 from gradex_fast.errors import GradexError
-from gradex_fast.model import sample_losses, token_losses
+from gradex_fast.model import evaluating, sample_losses, token_losses
 from gradex_fast.progress import Stage
 from gradex_fast.types import Example, Sketches
 
@@ -90,25 +90,21 @@ class Sketcher:
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         samples = len(batch["input_ids"])
         g = torch.zeros(samples, self.dim, device=device)
-        training, receiving = self.model.training, True
+        receiving = True
 
         def receive(name: str, factors: Factors) -> None:
             if receiving:
                 plan = {**self._plan, "name": name, "offset": factors.offset, "out": g}
                 kernels.sketch(factors.inputs, factors.grads, **plan)
 
-        self.model.eval()
-        try:
-            with self._capture.taps(samples, receive) as leaf, torch.enable_grad():
-                losses, supervised, _ = token_losses(self.model, batch)
-                margin, objective = self._margin(losses, supervised)
-                if self._capture.slow:
-                    receiving = False
-                    self._one_by_one(objective, g)
-                    receiving = True
-                torch.autograd.grad(objective.sum(), leaf, allow_unused=True)
-        finally:
-            self.model.train(training)
+        with evaluating(self.model), self._capture.taps(samples, receive) as leaf, torch.enable_grad():
+            losses, supervised, _ = token_losses(self.model, batch)
+            margin, objective = self._margin(losses, supervised)
+            if self._capture.slow:
+                receiving = False
+                self._one_by_one(objective, g)
+                receiving = True
+            torch.autograd.grad(objective.sum(), leaf, allow_unused=True)
         loss = sample_losses(losses.detach(), supervised).double()
         return Sketches(g.cpu().numpy(), margin.double().cpu().numpy(), loss.cpu().numpy())
 

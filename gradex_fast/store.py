@@ -38,7 +38,7 @@ class SketchStore:
         """Row ranges of the shards that are not there whole; a shard with a wrong checksum counts as missing."""
         starts = range(0, rows, self.shard_rows)
         ranges = [range(start, min(start + self.shard_rows, rows)) for start in starts]
-        return [found for found in ranges if not self._whole(self._name(split, found))]
+        return [found for found in ranges if not self._whole(split, found)]
 
     def write(self, split: str, rows: range, sketches: Sketches, digests: Sequence[str]) -> None:
         """Keep one shard. `digests` are the rows' content digests (16 hex digits each).
@@ -65,13 +65,16 @@ class SketchStore:
         if gaps := self.missing(split, rows):
             names = ", ".join(self._name(split, gap) for gap in gaps[:3])
             raise GradexError(f"{self.folder}: {len(gaps)} shards are missing or damaged ({names}); sketch again")
-        names = sorted(name for name in self._manifest["shards"] if name.startswith(f"{split}-"))
-        parts = [load_file(self.folder / name) for name in names]
+        starts = range(0, rows, self.shard_rows)
+        parts = [load_file(self.folder / self._name(split, range(start, rows))) for start in starts]
         return Sketches(*(np.concatenate([part[key] for part in parts]) for key in ("g", "h", "loss")))
 
     def _name(self, split: str, rows: range) -> str:
         return f"{split}-{rows.start // self.shard_rows:06d}.safetensors"
 
-    def _whole(self, name: str) -> bool:
+    def _whole(self, split: str, rows: range) -> bool:
+        name = self._name(split, rows)
         entry, path = self._manifest["shards"].get(name), self.folder / name
-        return entry is not None and path.exists() and file_checksum(path) == entry["checksum"]
+        if entry is None or entry["rows"] != [rows.start, rows.stop] or not path.exists():
+            return False
+        return file_checksum(path) == entry["checksum"]

@@ -61,18 +61,23 @@ def total_steps(samples: int, recipe: TrainRecipe) -> int:
 
 
 class _SampleMeanTrainer(Trainer):
-    """Loss = mean over samples of each sample's mean token loss, as in the estimate's F_S (DESIGN §2).
+    """A step's loss = mean over its samples of each sample's mean token loss, as in the estimate's F_S (DESIGN §2).
 
     transformers' own loss is a mean over tokens, in which long answers weigh more.
     """
 
     def __init__(self, **named) -> None:
         super().__init__(**named)
-        self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = False  # a mean over one batch
+        self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True  # compute_loss divides by a step's samples
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """The batches that accumulate to one step, and how many samples they hold: the last one may be short."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return batches, sum(len(batch["input_ids"]) for batch in batches)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         losses, supervised, _ = token_losses(model, inputs)
-        loss = sample_losses(losses, supervised).mean()
+        loss = sample_losses(losses, supervised).sum() / num_items_in_batch
         if not torch.isfinite(loss):
             raise GradexError(
                 f"the training loss is {loss.item()} at step {self.state.global_step + 1}: lower train.learning_rate "
