@@ -25,8 +25,8 @@ class DemoSize:
     groups: int = 20
     rows: int = 25
     validation: int = 200
-    epochs: int = 20
-    anchor_epochs: int = 4
+    steps: int = 400
+    anchor_steps: int = 60
     anchors: int = 6
     subsets: int = 1000
     dim: int = 100
@@ -126,11 +126,11 @@ def _recipe(folder: Path, seed: int, size: DemoSize) -> Recipe:
             "target": {"validation": {"path": "validation.jsonl"}, "test": {"path": "test.jsonl"}},
             "max_length": 64,
         },
-        "train": {**training, "epochs": size.epochs},
+        "train": {**training, "steps": size.steps},
         "sketch": {"dim": size.dim},
         "estimate": {
             "anchors": size.anchors,
-            "anchor_train": {**training, "epochs": size.anchor_epochs, "learning_rate": 5e-4},
+            "anchor_train": {**training, "steps": size.anchor_steps, "learning_rate": 5e-4},
         },
         "select": {"also": ["forward"], "subsets": size.subsets, "fraction": 0.75},
     }

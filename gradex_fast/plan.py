@@ -13,7 +13,8 @@ from gradex_fast.batch import collate, length_batches
 from gradex_fast.data import load_corpus
 from gradex_fast.model import load_model, load_tokenizer, sample_losses, token_losses, trainable
 from gradex_fast.progress import Reporter
-from gradex_fast.recipe import Recipe
+from gradex_fast.recipe import Recipe, TrainRecipe
+from gradex_fast.train import total_steps
 from gradex_fast.types import Corpus, Source
 
 SKETCH_OVERHEAD = 1.3
@@ -61,12 +62,17 @@ def _rows(corpus: Corpus) -> Table:
 def _times(corpus: Corpus, recipe: Recipe, speed: float) -> list[str]:
     everything = _tokens(*corpus.sources, corpus.train)
     anchors = recipe.estimate.anchor_train or recipe.train
+    rows = sum(len(source.examples) for source in (*corpus.sources, corpus.train))
+
+    def epochs(training: TrainRecipe) -> float:
+        return total_steps(rows, training) * training.batch_size * training.accumulation / rows
+
     share = recipe.estimate.anchors * recipe.estimate.anchor_fraction
     stages = {
-        "meta-training": everything * recipe.train.epochs,
+        "meta-training": everything * epochs(recipe.train),
         "sketch": (everything + corpus.validation.tokens) * SKETCH_OVERHEAD,
-        "anchors": everything * anchors.epochs * share,
-        "final training (at most)": everything * recipe.train.epochs,
+        "anchors": everything * epochs(anchors) * share,
+        "final training (at most)": everything * epochs(recipe.train),
     }
     lines = [f"speed: {speed:,.0f} tokens a second, forward and backward, measured on one batch"]
     lines += [f"  {name:<26} about {_duration(tokens / speed)}" for name, tokens in stages.items()]

@@ -103,6 +103,7 @@ class TrainRecipe(Section):
     """One fine-tuning. The loss is the mean over samples of each sample's mean token loss."""
 
     epochs: float = Field(3.0, gt=0)
+    steps: int | None = Field(None, ge=1, description="optimiser steps, in place of epochs")
     learning_rate: float = Field(2e-4, gt=0)
     batch_size: int = Field(8, ge=1, description="samples on a device in one step")
     accumulation: int = Field(1, ge=1)

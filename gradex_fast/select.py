@@ -93,8 +93,8 @@ def _natural_count(estimator: Estimator, scores: np.ndarray) -> int:
     All are kept unless dropping the upper class lowers f̂ by more than one standard error over validation rows. f̂
     itself cannot set the count: F_S is a mean over the subset's rows, so it does not see that more good rows help.
     """
-    candidates = estimator.candidates
-    ranked = candidates[np.argsort(scores[candidates], kind="stable")]
+    scored = estimator.candidates[np.isfinite(scores[estimator.candidates])]
+    ranked = scored[np.argsort(scores[scored], kind="stable")]
     ordered = scores[ranked]
     spread = [k * ordered[:k].var() + (len(ordered) - k) * ordered[k:].var() for k in range(1, len(ordered))]
     if not spread:

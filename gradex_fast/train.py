@@ -56,6 +56,8 @@ def train(
 
 def total_steps(samples: int, recipe: TrainRecipe) -> int:
     """Optimiser steps of one training."""
+    if recipe.steps:
+        return recipe.steps
     batches = math.ceil(samples / recipe.batch_size)
     return max(1, math.ceil(recipe.epochs * math.ceil(batches / recipe.accumulation)))
 
