@@ -5,7 +5,6 @@
 #include <exception>
 #include <mutex>
 #include <system_error>
-#include <system_error>
 #include <thread>
 #include <vector>
 

@@ -6,8 +6,9 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from gradex_fast.errors import GradexError
 
@@ -25,7 +26,7 @@ REQUIRED_AUC = 0.9
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0: done. 1: the demo's AUC is under 0.9. 2: a mistake that the message names. 130: interrupted."""
-    options = _parser().parse_args(arguments)
+    options = _parsed(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         return options.command(options)
@@ -35,6 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gradex-fast: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Overrides may stand anywhere among the options, where argparse alone wants them in one piece."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and ("overrides" not in options or any(text.startswith("-") for text in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,9 +76,10 @@ def _run(options: argparse.Namespace) -> int:
     recipe = Recipe.load(options.recipe, tuple(options.overrides))
     calm_libraries()
     if options.dry_run:
-        from gradex_fast.plan import plan
+        from gradex_fast.plan import plan, print_plan
 
-        return plan(recipe, _reporter(options))
+        _show(plan(recipe), print_plan, options)
+        return 0
     from gradex_fast.pipeline import run
 
     finished = run(recipe, until=options.until, overwrite=options.overwrite, reporter=_reporter(options))
@@ -82,9 +95,9 @@ def _demo(options: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)  # the model is so small that a second thread costs more than it brings
     folder = options.out or Path("runs") / f"demo-{options.seed}"
-    made = demo.make_demo(folder, options.seed, demo.SHORT if options.short else demo.FULL)
-    named = {"compare": made.compare, "labels": made.labels, "overwrite": options.overwrite}
-    finished = pipeline.run(made.recipe, reporter=_reporter(options), **named)
+    size = demo.SHORT if options.short else demo.FULL
+    made = demo.make_demo(folder, options.seed, size, overwrite=options.overwrite)
+    finished = pipeline.run(made.recipe, reporter=_reporter(options), compare=made.compare, labels=made.labels)
     _conclude(finished, options)
     auc = json.loads((finished.path / "metrics.json").read_text())["auc"]
     if auc < REQUIRED_AUC:
@@ -93,16 +106,31 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _conclude(finished, options: argparse.Namespace) -> None:
+    from gradex_fast.summary import print_summary
+
     if finished.summary:
-        metrics = (finished.path / "metrics.json").read_text()
-        if options.json:
-            print(metrics, end="")
-        else:
-            from rich.console import Console
+        metrics = json.loads((finished.path / "metrics.json").read_text(encoding="utf-8"))
+        _show(metrics, lambda _, console: print_summary(finished, console), options)
+    else:
+        chosen = [finished.corpus.names[index] for index in finished.selection.chosen] if finished.selection else None
+        made = {"output": str(finished.path), "chosen": chosen, "seconds": finished.reporter.seconds}
+        _show(made, _print_chosen, options)
 
-            from gradex_fast.summary import print_summary
 
-            print_summary(finished, Console())
+def _print_chosen(made: dict[str, Any], console: Any) -> None:
+    if made["chosen"] is not None:
+        names = ", ".join(made["chosen"]) or "no source"
+        console.print(f"chosen: {names}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show(value: Any, pretty: Callable[[Any, Any], None], options: argparse.Namespace) -> None:
+    """On stdout: JSON and nothing else, or what `pretty` prints to a console."""
+    if options.json:
+        print(json.dumps(value, indent=2, allow_nan=False))
+    else:
+        from rich.console import Console
+
+        pretty(value, Console())
 
 
 def _reporter(options: argparse.Namespace):

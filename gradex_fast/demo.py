@@ -15,6 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, s
 
 from gradex_fast.files import write_atomically
 from gradex_fast.recipe import Recipe
+from gradex_fast.workspace import Workspace
 
 CHARACTERS = "0123456789+=|"
 DIGITS = 5
@@ -58,8 +59,17 @@ def addition_steps(a: int, b: int) -> str:
     return "|".join([*steps, str(a + b)])
 
 
-def make_demo(folder: Path, seed: int, size: DemoSize = FULL) -> Demo:
-    """Write data and model below `folder`/inputs and return the run."""
+def make_demo(folder: Path, seed: int, size: DemoSize = FULL, overwrite: bool = False) -> Demo:
+    """Write data and model below `folder`/inputs and return the run.
+
+    Args:
+        overwrite: empty the folder of an earlier demo first.
+
+    Raises:
+        GradexError: the folder holds something else; nothing is written.
+    """
+    recipe = _recipe(folder, seed, size)
+    Workspace(recipe, overwrite)
     draw = np.random.default_rng(seed)
     noisy = np.isin(np.arange(size.groups), draw.choice(size.groups, size.groups // 2, replace=False))
     inputs = folder / "inputs"
@@ -67,13 +77,12 @@ def make_demo(folder: Path, seed: int, size: DemoSize = FULL) -> Demo:
     _write_rows(inputs / "train.jsonl", [{**_row(draw, noisy[i]), "group": f"group {i:02d}"} for i in owners])
     for part in ("validation", "test"):
         _write_rows(inputs / f"{part}.jsonl", [_row(draw, False) for _ in range(size.validation)])
-    if not (inputs / "model").exists():
-        _write_model(inputs / "model", seed)
+    _write_model(inputs / "model", seed)
     clean, half = np.flatnonzero(~noisy), size.groups // 2
     chance = np.sort(draw.choice(size.groups, half, replace=False))
     compare = {"random": tuple(chance.tolist()), "clean": tuple(clean.tolist())}
     labels = tuple("noisy" if bad else "clean" for bad in noisy)
-    return Demo(_recipe(folder, seed, size), labels, compare)
+    return Demo(recipe, labels, compare)
 
 
 def _row(draw: np.random.Generator, noisy: bool) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ RIDGES = tuple(float(ridge) for ridge in np.logspace(-2, 3, 11))
 
 STABLE = 0.8
 """A Spearman correlation of the ranks at ridge × 10 or ÷ 10 under this deserves a loud warning."""
+
+_log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 24
 """Entries of one [subsets, rows] block of validation losses: 128 MiB."""
@@ -105,7 +108,12 @@ class SubsetEstimator:
     def solve(self, subsets: np.ndarray | Sequence[Sequence[int]]) -> kernels.Solutions:
         """x_S and the solver's account of m subsets."""
         data = self.train.g, self.train.margin, self.group_ptr, subsets
-        return kernels.solve(*data, l2=self.l2, always=self.always, threads=self._threads)
+        found = kernels.solve(*data, l2=self.l2, always=self.always, threads=self._threads)
+        unsolved = found.status[~np.isin(found.status, (kernels.Status.CONVERGED, kernels.Status.EMPTY))]
+        if len(unsolved):
+            worst = kernels.Status(int(unsolved.max())).name.lower()
+            _log.warning("%d of %d subset regressions ended early (%s)", len(unsolved), len(found.status), worst)
+        return found
 
     def rows(self, x: np.ndarray) -> np.ndarray:
         """Uncalibrated loss of every validation row at each x [m, d]: float64 [m, v]."""

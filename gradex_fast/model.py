@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
@@ -34,6 +34,7 @@ _POSITIONS_AFTER_PAD = ("camembert", "data2vec-text", "longformer", "mpnet", "ro
 
 def load_tokenizer(recipe: ModelRecipe) -> PreTrainedTokenizerBase:
     """The model's tokenizer, with a pad token (EOS where it has none; padding is masked by length)."""
+    _config(recipe, recipe.name)
     with _explained(f"model.name {recipe.name!r}: no tokenizer could be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(recipe.name, **_hub(recipe))
     if tokenizer.pad_token_id is None:
@@ -132,17 +133,27 @@ def _pretrained(recipe: ModelRecipe, name: str) -> nn.Module:
     options: dict[str, Any] = {"dtype": recipe.dtype, **_hub(recipe)}
     if recipe.attention:
         options["attn_implementation"] = recipe.attention
-    config = _config(recipe, name)
+    _check_task(recipe, _config(recipe, name))
+    kind = AutoModelForCausalLM
+    if recipe.task == "sequence-classification":
+        kind, options["num_labels"] = AutoModelForSequenceClassification, recipe.labels
     with _explained(f"model.name {name!r} cannot be loaded"):
-        if recipe.task == "sequence-classification":
-            if recipe.labels is None:
-                raise GradexError("model.labels is missing: a classifier needs its number of classes")
-            kind, options["num_labels"] = AutoModelForSequenceClassification, recipe.labels
-        else:
-            kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model = kind.from_pretrained(name, use_safetensors=True, **options)
     model.config.use_cache = False
     return model
+
+
+def _check_task(recipe: ModelRecipe, config: PreTrainedConfig) -> None:
+    if recipe.task == "sequence-classification":
+        if recipe.labels is None:
+            raise GradexError("model.labels is missing: a classifier needs its number of classes")
+        has_head = any("SequenceClassification" in kind for kind in config.architectures or ())
+        if has_head and config.num_labels != recipe.labels:
+            raise GradexError(f"model.labels is {recipe.labels}, but {recipe.name!r} has {config.num_labels} classes")
+    elif config.is_encoder_decoder:
+        raise GradexError(f"model.name {recipe.name!r} is an encoder-decoder: recipes train decoder-only models")
+    elif type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
+        raise GradexError(f"model.name {recipe.name!r} is an encoder: set model.task to sequence-classification")
 
 
 def _with_adapter(model: nn.Module, recipe: ModelRecipe, trained: Path | None) -> nn.Module:
@@ -151,11 +162,10 @@ def _with_adapter(model: nn.Module, recipe: ModelRecipe, trained: Path | None) -
     if trained is not None:
         return PeftModel.from_pretrained(model, trained, is_trainable=True)
     classifies = recipe.task == "sequence-classification"
-    kind = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
     targets = recipe.targets if isinstance(recipe.targets, str) else list(recipe.targets)
     with _explained(f"model.targets {recipe.targets!r}"):
         config = LoraConfig(
-            task_type=TaskType.SEQ_CLS if classifies else kind,
+            task_type=TaskType.SEQ_CLS if classifies else TaskType.CAUSAL_LM,
             r=recipe.rank,
             lora_alpha=recipe.alpha,
             lora_dropout=recipe.dropout,
@@ -165,6 +175,8 @@ def _with_adapter(model: nn.Module, recipe: ModelRecipe, trained: Path | None) -
 
 
 def _config(recipe: ModelRecipe, name: str) -> PreTrainedConfig:
+    if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
+        raise GradexError(f"model.name {name!r}: there is no such folder")
     with _explained(f"model.name {name!r} cannot be loaded"):
         return AutoConfig.from_pretrained(name, **_hub(recipe))
 

@@ -6,8 +6,9 @@ again, goes on from there.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from gradex_fast.errors import GradexError
 from gradex_fast.estimate import RIDGES, STABLE, SubsetEstimator
 from gradex_fast.evaluate import evaluate
 from gradex_fast.files import checksum
-from gradex_fast.model import fingerprint, load_model, load_tokenizer, save_model
+from gradex_fast.model import fingerprint, load_model, load_tokenizer, position_limit, save_model, trainable
 from gradex_fast.outputs import write_selection
 from gradex_fast.progress import Reporter
 from gradex_fast.recipe import Recipe, TrainRecipe
@@ -43,6 +44,7 @@ class Run:
     Attributes:
         truths: subsets fine-tuned for real from θ*: bool [r, n + always]; `truth`: their validation losses [r].
         final: by name, the figures of models fine-tuned from the pretrained one.
+        stability: Spearman correlation of the ranks with those at other ridges, by the ridge's name.
     """
 
     recipe: Recipe
@@ -60,6 +62,7 @@ class Run:
     truth: np.ndarray | None = None
     selection: Selection | None = None
     others: dict[str, Selection] = field(default_factory=dict)
+    stability: dict[str, float] = field(default_factory=dict)
     final: dict[str, dict[str, Any]] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
 
@@ -108,12 +111,35 @@ def prepare(recipe: Recipe, reporter: Reporter, overwrite: bool = False) -> Run:
     workspace = Workspace(recipe, overwrite)
     with reporter.stage("prepare"):
         tokenizer = load_tokenizer(recipe.model)
-        corpus = load_corpus(recipe, tokenizer)
+        corpus, device = load_corpus(recipe, tokenizer), device_of(recipe)
+        check(recipe, corpus)
         identity = workspace.claim(recipe, corpus, fingerprint(recipe.model))
-    device = recipe.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     return Run(recipe, workspace, reporter, device, corpus, tokenizer.pad_token_id, identity)
+
+
+def device_of(recipe: Recipe) -> str:
+    """The recipe's device, or the best there is for "auto". Raises `GradexError` where torch cannot use it."""
+    if recipe.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=recipe.device)
+    except (RuntimeError, AssertionError) as error:
+        raise GradexError(f"device {recipe.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return recipe.device
+
+
+def check(recipe: Recipe, corpus: Corpus) -> None:
+    """Raises `GradexError` for what would fail only after hours."""
+    if (recipe.select.keep or 0) > len(corpus.sources):
+        raise GradexError(
+            f"select.keep is {recipe.select.keep}, more than the number of sources ({len(corpus.sources)})"
+        )
+    parts = (*corpus.sources, corpus.train, corpus.validation, corpus.test)
+    longest, limit = max(len(e.input_ids) for part in parts for e in part.examples), position_limit(recipe.model)
+    if limit is not None and longest > limit:
+        raise GradexError(
+            f"a row has {longest} tokens, but {recipe.model.name!r} has {limit} positions; set data.max_length={limit}"
+        )
 
 
 def meta(run: Run) -> None:
@@ -146,15 +172,16 @@ def estimate(run: Run) -> None:
     """Make the estimator of f(S), calibrated by anchors where the recipe asks for them."""
     recipe, n = run.recipe.estimate, len(run.corpus.sources)
     groups = np.repeat(np.arange(n + 1), [len(s.examples) for s in (*run.corpus.sources, run.corpus.train)])
-    train, groups = _finite(run, "training", run.train, groups)
-    valid, _ = _finite(run, "validation", run.validation, np.arange(len(run.validation)))
+    rows, judged = _finite(run, "training", run.train), _finite(run, "validation", run.validation)
+    always = [n] if run.corpus.train.examples else []
     run.estimator = SubsetEstimator(
-        train,
-        groups,
-        valid,
+        run.train[rows],
+        groups[rows],
+        run.validation[judged],
         ridge=10.0 if recipe.ridge == "auto" else recipe.ridge,
-        always=[n] if run.corpus.train.examples else [],
-        evaluate=_lifted_losses(run) if recipe.mode == "lift" else None,
+        always=always,
+        count=n + len(always),
+        evaluate=_lifted_losses(run, judged) if recipe.mode == "lift" else None,
         bootstrap=recipe.bootstrap,
         seed=run.recipe.seed,
     )
@@ -177,15 +204,24 @@ def select(run: Run) -> None:
         seconds = time.monotonic() - start
         run.others = {method: _search(run, method) for method in recipe.also if method != recipe.method}
         write_selection(run, seconds)
-    for name, correlation in rank_stability(run).items():
+    if recipe.method == "ensemble" and recipe.keep is None and len(run.selection.chosen) == len(run.corpus.sources) > 1:
+        run.warn(
+            "all sources are kept: no split of them lowers the estimated loss by more than its standard error; more "
+            "validation rows, a smaller estimate.ridge or select.keep would split them"
+        )
+    run.stability = rank_stability(run)
+    for name, correlation in run.stability.items():
         if correlation < STABLE:
             run.warn(f"the ranking is not stable: Spearman {correlation:.2f} between the estimates and those at {name}")
 
 
 def finetune(run: Run, compare: Mapping[str, Sequence[int]]) -> None:
     """Train the final model on the chosen sources and the target's own rows, from the pretrained model."""
-    sets = {"selected": run.selection.chosen, **compare}
-    for name, chosen in sets.items():
+    trained: dict[tuple[int, ...], str] = {}
+    for name, chosen in {"selected": run.selection.chosen, **compare}.items():
+        if (same := trained.setdefault(tuple(sorted(chosen)), name)) != name:
+            run.final[name] = run.final[same]
+            continue
         examples = _examples(run.corpus, chosen)
         if not examples:
             raise GradexError("no source was chosen and the target has no training rows: nothing to fine-tune on")
@@ -219,31 +255,38 @@ def _examples(corpus: Corpus, chosen: Sequence[int]) -> list[Example]:
 def _fine_tune(
     run: Run, name: str, examples: Sequence[Example], recipe: TrainRecipe, start: Path | None = None
 ) -> dict[str, Any]:
-    """Train in folder `name` from the pretrained model (or from `start`), once; return its figures."""
-    data = checksum(*(example.digest for example in examples))
-    note = run.workspace.done(name)
-    if note is not None and note["data"] == data:
+    """Train in folder `name` from the pretrained model, once; return its figures. From `start` no model is kept."""
+    data = checksum(recipe.model_dump_json(), *(example.digest for example in examples))
+    note, folder = run.workspace.done(name), run.path / name
+    if note is not None and note["data"] == data and (start or folder.exists()):
+        run.reporter.seconds[f"train {name}"] = note["seconds"]
         return note
-    if note is not None:
-        raise GradexError(f"{run.path / name} holds a model trained on other rows; begin again with --overwrite")
+    if note is not None and not start and folder.exists():
+        raise GradexError(f"{folder} is a model trained on other rows; move it away, or begin again with --overwrite")
     with run.reporter.stage(f"train {name}", total_steps(len(examples), recipe)) as stage:
         model = load_model(run.recipe.model, run.recipe.seed, run.device, trained=start)
-        begin, checkpoints = time.monotonic(), run.path / "checkpoints" / name
+        _check_parameters(run, model)
+        begin, checkpoints = time.monotonic(), run.path / "checkpoints" / f"{name}-{data[:8]}"
         train(model, examples, recipe, pad_id=run.pad_id, folder=checkpoints, seed=run.recipe.seed, stage=stage)
-        seconds = time.monotonic() - begin
-        if start is None:
-            save_model(model, run.path / name)
-        note = {"data": data, "rows": len(examples), "seconds": seconds, **_figures(run, model)}
+        note = {"data": data, "rows": len(examples), "seconds": time.monotonic() - begin, **_figures(run, model)}
+        if not start:
+            save_model(model, folder)
     run.workspace.finish(name, note)
     return note
 
 
 def _figures(run: Run, model: torch.nn.Module) -> dict[str, float]:
-    """Mean loss and share of rows wholly right, on validation and (where there is one) test."""
-    figures = {}
+    """Mean loss and share of rows wholly right, on validation and (where there is one) test.
+
+    Raises:
+        GradexError: a loss is not finite.
+    """
+    figures: dict[str, float] = {}
     for split, source in (("validation", run.corpus.validation), ("test", run.corpus.test)):
         if source.examples:
             found = evaluate(model, source.examples, pad_id=run.pad_id, batch_tokens=run.recipe.sketch.batch_tokens)
+            if not np.isfinite(found.loss).all():
+                raise GradexError(f"the {split} loss after training is not finite; lower train.learning_rate")
             figures[f"{split}_loss"] = float(found.loss.mean())
             figures[f"{split}_exact_match"] = float(found.correct.mean())
     return figures
@@ -264,20 +307,29 @@ def _sketcher(run: Run) -> Sketcher:
     return Sketcher(model, seed=run.recipe.seed, **options)
 
 
-def _lifted_losses(run: Run):
-    sketcher = _sketcher(run)
+def _check_parameters(run: Run, model: torch.nn.Module) -> None:
+    pattern, names = run.recipe.sketch.parameters, trainable(model)
+    if pattern is not None and not any(re.search(pattern, name) for name in names):
+        raise GradexError(f"sketch.parameters {pattern!r} is in no parameter's name; one is {next(iter(names))}")
+
+
+def _lifted_losses(run: Run, judged: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """True losses of the validation rows `judged` at θ* + P x / √d."""
+    sketcher, examples = _sketcher(run), [run.corpus.validation.examples[row] for row in judged]
 
     def losses(x: np.ndarray) -> np.ndarray:
         options = {"pad_id": run.pad_id, "batch_tokens": run.recipe.sketch.batch_tokens}
         with sketcher.moved(x):
-            return evaluate(sketcher.model, run.corpus.validation.examples, **options).loss
+            return evaluate(sketcher.model, examples, **options).loss
 
     return losses
 
 
-def _finite(run: Run, what: str, sketches: Sketches, groups: np.ndarray) -> tuple[Sketches, np.ndarray]:
-    """Without the rows that `on_nonfinite: skip` let through."""
+def _finite(run: Run, what: str, sketches: Sketches) -> np.ndarray:
+    """The rows but for those that `on_nonfinite: skip` let through."""
     broken = nonfinite_rows(sketches)
+    if len(broken) == len(sketches):
+        raise GradexError(f"none of the {len(broken)} {what} rows has a finite gradient: nothing to estimate from")
     if len(broken):
         run.warn(f"{len(broken)} {what} rows have a gradient that is not finite and are left out of the estimate")
-    return sketches[np.setdiff1d(np.arange(len(sketches)), broken)], np.delete(groups, broken)
+    return np.setdiff1d(np.arange(len(sketches)), broken)

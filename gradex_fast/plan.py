@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.text import Text
 from gradex_fast.batch import collate, length_batches
 from gradex_fast.data import load_corpus
 from gradex_fast.model import load_model, load_tokenizer, sample_losses, token_losses, trainable
-from gradex_fast.progress import Reporter
+from gradex_fast.pipeline import check, device_of
 from gradex_fast.recipe import Recipe, TrainRecipe
 from gradex_fast.train import total_steps
 from gradex_fast.types import Corpus, Source
@@ -20,19 +21,44 @@ from gradex_fast.types import Corpus, Source
 SKETCH_OVERHEAD = 1.3
 """A sketch pass against a plain forward and backward pass of the same batch; a rough figure for the plan."""
 
+Plan = dict[str, Any]
 
-def plan(recipe: Recipe, reporter: Reporter) -> int:
-    """Print what a run would do. The speed is measured on one batch of the recipe's own rows."""
+
+def plan(recipe: Recipe) -> Plan:
+    """What a run would do: JSON values. The speed is measured on one batch of the recipe's own rows.
+
+    Raises:
+        GradexError: whatever `pipeline.prepare` would refuse.
+    """
     tokenizer = load_tokenizer(recipe.model)
-    corpus = load_corpus(recipe, tokenizer)
-    model = load_model(recipe.model, recipe.seed, "cpu" if recipe.device == "auto" else recipe.device)
+    corpus, device = load_corpus(recipe, tokenizer), device_of(recipe)
+    check(recipe, corpus)
+    model = load_model(recipe.model, recipe.seed, device)
     parameters = sum(parameter.numel() for parameter in trainable(model).values())
     speed = tokens_per_second(model, corpus, recipe, tokenizer.pad_token_id)
-    console = Console()
-    console.print(_rows(corpus))
-    for line in (*_times(corpus, recipe, speed), *_disk(corpus, recipe, parameters)):
+    return {
+        "sources": [_source(s) for s in (*corpus.sources, corpus.train, corpus.validation, corpus.test)],
+        "tokens_per_second": speed,
+        "seconds": {stage: tokens / speed for stage, tokens in _tokens_by_stage(corpus, recipe).items()},
+        "trainable_parameters": parameters,
+        "bytes": _bytes(corpus, recipe, parameters),
+    }
+
+
+def print_plan(found: Plan, console: Console) -> None:
+    table = Table("source", "rows", "tokens", "cut", "dropped")
+    for source in found["sources"]:
+        table.add_row(Text(source["name"]), *(f"{source[key]:,}" for key in ("rows", "tokens", "cut", "dropped")))
+    seconds, size = found["seconds"], {name: f"{count / 2**20:.1f} MiB" for name, count in found["bytes"].items()}
+    console.print(table)
+    for line in (
+        f"speed: {found['tokens_per_second']:,.0f} tokens a second, forward and backward, measured on one batch",
+        *(f"  {stage:<26} about {_duration(each)}" for stage, each in seconds.items()),
+        f"  {'together':<26} about {_duration(sum(seconds.values()))}",
+        f"trainable parameters: {found['trainable_parameters']:,}",
+        f"disk: {size['sketches']} of sketches, {size['at_most']} at most with models and checkpoints",
+    ):
         console.print(line, highlight=False)
-    return 0
 
 
 def tokens_per_second(model: torch.nn.Module, corpus: Corpus, recipe: Recipe, pad_id: int) -> float:
@@ -41,57 +67,48 @@ def tokens_per_second(model: torch.nn.Module, corpus: Corpus, recipe: Recipe, pa
     lengths = [len(example.input_ids) for example in examples]
     middle = length_batches(lengths, min(recipe.sketch.batch_tokens, 4096))
     rows = middle[len(middle) // 2]
-    batch = {k: v.to(next(model.parameters()).device) for k, v in collate([examples[r] for r in rows], pad_id).items()}
+    device = next(model.parameters()).device
+    batch = {k: v.to(device) for k, v in collate([examples[r] for r in rows], pad_id).items()}
     seconds = []
     for _ in range(2):
         start = time.monotonic()
         losses, supervised, _ = token_losses(model, batch)
         sample_losses(losses, supervised).mean().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         seconds.append(time.monotonic() - start)
     return sum(lengths[row] for row in rows) / min(seconds)
 
 
-def _rows(corpus: Corpus) -> Table:
-    table = Table("source", "rows", "tokens", "cut", "dropped")
-    for source in (*corpus.sources, corpus.train, corpus.validation, corpus.test):
-        figures = (len(source.examples), source.tokens, source.truncated, source.dropped)
-        table.add_row(Text(source.name), *(f"{figure:,}" for figure in figures))
-    return table
+def _source(source: Source) -> Plan:
+    figures = {"rows": len(source.examples), "tokens": source.tokens}
+    return {"name": source.name, **figures, "cut": source.truncated, "dropped": source.dropped}
 
 
-def _times(corpus: Corpus, recipe: Recipe, speed: float) -> list[str]:
-    everything = _tokens(*corpus.sources, corpus.train)
+def _tokens_by_stage(corpus: Corpus, recipe: Recipe) -> dict[str, float]:
+    """Tokens that go forward and backward in each stage, or what costs as much."""
+    sources = (*corpus.sources, corpus.train)
+    tokens, rows = sum(source.tokens for source in sources), sum(len(source.examples) for source in sources)
+
+    def trained(recipe: TrainRecipe, share: float = 1.0) -> float:
+        samples = total_steps(round(share * rows), recipe) * recipe.batch_size * recipe.accumulation
+        return samples * tokens / rows
+
     anchors = recipe.estimate.anchor_train or recipe.train
-    rows = sum(len(source.examples) for source in (*corpus.sources, corpus.train))
-
-    def epochs(training: TrainRecipe) -> float:
-        return total_steps(rows, training) * training.batch_size * training.accumulation / rows
-
-    share = recipe.estimate.anchors * recipe.estimate.anchor_fraction
-    stages = {
-        "meta-training": everything * epochs(recipe.train),
-        "sketch": (everything + corpus.validation.tokens) * SKETCH_OVERHEAD,
-        "anchors": everything * epochs(anchors) * share,
-        "final training (at most)": everything * epochs(recipe.train),
+    return {
+        "meta-training": trained(recipe.train),
+        "sketch": (tokens + corpus.validation.tokens) * SKETCH_OVERHEAD,
+        "anchors": recipe.estimate.anchors * trained(anchors, recipe.estimate.anchor_fraction),
+        "final training (at most)": trained(recipe.train),
     }
-    lines = [f"speed: {speed:,.0f} tokens a second, forward and backward, measured on one batch"]
-    lines += [f"  {name:<26} about {_duration(tokens / speed)}" for name, tokens in stages.items()]
-    return [*lines, f"  {'together':<26} about {_duration(sum(stages.values()) / speed)}"]
 
 
-def _disk(corpus: Corpus, recipe: Recipe, parameters: int) -> list[str]:
+def _bytes(corpus: Corpus, recipe: Recipe, parameters: int) -> dict[str, int]:
     rows = sum(len(source.examples) for source in (*corpus.sources, corpus.train, corpus.validation))
     sketches, weights = rows * (4 * recipe.sketch.dim + 24), 4 * parameters
     checkpoint = 3 * weights if recipe.train.checkpoints else 0
-    total = sketches + 2 * weights + 2 * checkpoint  # meta and final; an old and a new checkpoint side by side
-    return [
-        f"trainable parameters: {parameters:,}",
-        f"disk: {sketches / 2**20:.1f} MiB of sketches, {total / 2**20:.1f} MiB at most with models and checkpoints",
-    ]
-
-
-def _tokens(*sources: Source) -> int:
-    return sum(source.tokens for source in sources)
+    # meta and final; an old and a new checkpoint side by side
+    return {"sketches": sketches, "at_most": sketches + 2 * weights + 2 * checkpoint}
 
 
 def _duration(seconds: float) -> str:

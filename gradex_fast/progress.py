@@ -32,7 +32,7 @@ class Stage:
     def finish(self, seconds: float) -> None:
         if self._task is None:
             self._reporter.say(f"{self.name}: done in {seconds:.1f} s")
-        elif self.total is None:
+        elif not self.total:
             self._reporter.live.update(self._task, total=1, completed=1)
 
 
@@ -69,7 +69,7 @@ class Reporter:
 
     def say(self, message: str) -> None:
         if not self.quiet:
-            self.console.print(message, markup=False, highlight=False)
+            self.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def warn(self, message: str) -> None:
-        self.console.print(f"warning: {message}", markup=False, highlight=False, style="yellow")
+        self.console.print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True, style="yellow")

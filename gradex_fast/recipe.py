@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -122,6 +124,15 @@ class SketchRecipe(Section):
     parameters: str | None = Field(None, description="regular expression of parameter names")
     on_nonfinite: Literal["error", "skip"] = "error"
 
+    @field_validator("parameters")
+    @classmethod
+    def _regular_expression(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        return pattern
+
 
 class EstimateRecipe(Section):
     ridge: float | Literal["auto"] = 10.0
@@ -169,8 +180,8 @@ class Recipe(Section):
             GradexError: the file is missing or not YAML, a key is unknown or a value is refused.
         """
         try:
-            tree = yaml.safe_load(Path(path).read_text())
-        except (OSError, yaml.YAMLError) as error:
+            tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise GradexError(f"cannot read recipe {path}: {' '.join(str(error).split())}") from error
         if not isinstance(tree, dict):
             raise GradexError(f"recipe {path} must be a mapping of sections (model:, data:, ...)")
@@ -199,7 +210,10 @@ def _override(tree: dict[str, Any], text: str) -> None:
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
             raise GradexError(f"override {text!r}: {section} is not a section")
-    tree[last] = yaml.safe_load(value)
+    try:
+        tree[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise GradexError(f"override {text!r}: the value is not YAML: {' '.join(str(error).split())}") from error
 
 
 def _explain(error: Any) -> str:

@@ -29,7 +29,8 @@ _FIGURES = {
     "spearman": "Spearman",
     "pearson": "Pearson",
     "relative_error": "relative error",
-    "constant_error": "relative error of a constant",
+    "calibrated_error": "the same, calibrated",
+    "constant_error": "the same, of a constant",
     "auc": "AUC of the scores",
 }
 _UNKNOWN = "\N{EN DASH}"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gradex_fast import kernels
+from gradex_fast import kernels, selfcheck
 from gradex_fast.batch import collate, length_batches
 from gradex_fast.capture import Capture, Factors
 from gradex_fast.errors import GradexError
@@ -76,7 +76,7 @@ class Sketcher:
             raise ValueError(f"margin must be one of {tuple(MARGINS)}, got {margin!r}")
         self.model, self.dim, self._margin = model, dim, MARGINS[margin]
         self._plan = {"seed": seed, "dim": dim, "distribution": distribution, "threads": threads}
-        self._capture = Capture(model, parameters)
+        self._capture, self._checked = Capture(model, parameters), False
         if self._capture.slow:
             count = sum(p.numel() for p in self._capture.slow.values())
             _log.warning("%d parameters have no tap and take the slow way: %s", count, ", ".join(self._capture.slow))
@@ -85,6 +85,9 @@ class Sketcher:
         """Sketch a batch of n rows: input_ids, attention_mask [n, t], labels [n, t] (-100: no loss) or [n].
 
         A row whose gradient is not finite has non-finite entries in `g`; the others are unaffected.
+
+        Raises:
+            GradexError: on the first batch, the taps missed a part of one row's gradient.
         """
         device = next(self.model.parameters()).device
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
@@ -106,6 +109,8 @@ class Sketcher:
                 receiving = True
             torch.autograd.grad(objective.sum(), leaf, allow_unused=True)
         loss = sample_losses(losses.detach(), supervised).double()
+        if not self._checked:
+            self._check(batch, g, int(loss.nan_to_num().argmax()))
         return Sketches(g.cpu().numpy(), margin.double().cpu().numpy(), loss.cpu().numpy())
 
     @contextmanager
@@ -124,6 +129,16 @@ class Sketcher:
             with torch.no_grad():
                 for name, parameter in self._capture.parameters.items():
                     parameter.copy_(before[name])
+
+    def _check(self, batch: Mapping[str, torch.Tensor], g: torch.Tensor, row: int) -> None:
+        """Once, on one row of the first batch; the row of largest loss, whose gradient has the least rounding error."""
+        parameters = self._capture.parameters
+        if sum(parameter.numel() for parameter in parameters.values()) <= selfcheck.LARGEST:
+            with evaluating(self.model):
+                alone = {name: tensor[row : row + 1] for name, tensor in batch.items()}
+                exact = selfcheck.exact_sketch(self.model, alone, self._margin, parameters, self._plan)
+            selfcheck.require_equal(g[row], exact, next(self.model.parameters()).dtype)
+        self._checked = True
 
     def _one_by_one(self, objective: torch.Tensor, g: torch.Tensor) -> None:
         """The exact slow way for parameters without a tap: one backward pass per sample through the same graph."""

@@ -42,7 +42,7 @@ def summarise(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any]:
             "margin": run.recipe.sketch.margin,
             "subsets": len(selection.subsets),
             "milliseconds": milliseconds,
-            "rank_stability": rank_stability(run),
+            "rank_stability": run.stability,
             "calibration": None if fit is None else {"intercept": fit.intercept, "slope": fit.slope},
         },
         "truth": _truth(run),
@@ -117,8 +117,8 @@ def print_summary(run: Run, console: Console) -> None:
     found, figures = run.summary, run.summary["metrics"]
     console.print(terminal_table(found))
     for line in (*_trust(figures), *_chosen(found), *_bought(found["final"])):
-        console.print(line, highlight=False)
-    console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"report: {run.path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _trust(figures: dict[str, Any]) -> list[str]:

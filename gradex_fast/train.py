@@ -16,7 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 from gradex_fast.batch import collate
 from gradex_fast.errors import GradexError
 from gradex_fast.files import read_json
-from gradex_fast.model import sample_losses, token_losses
+from gradex_fast.model import sample_losses, token_losses, trainable
 from gradex_fast.progress import Stage
 from gradex_fast.recipe import TrainRecipe
 from gradex_fast.types import Example
@@ -38,7 +38,7 @@ def train(
     parameters as an uninterrupted one; the folder is removed at the end.
 
     Raises:
-        GradexError: the loss is not finite; the message names the step.
+        GradexError: the loss or a trained parameter is not finite; the message names the step or the parameter.
     """
     steps = total_steps(len(examples), recipe)
     arguments = _arguments(recipe, folder, seed, steps, next(model.parameters()).device)
@@ -51,6 +51,9 @@ def train(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+    for name, parameter in trainable(model).items():
+        if not torch.isfinite(parameter).all():
+            raise GradexError(f"{name} is not finite after the last step: {_hint(recipe.learning_rate)}")
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -82,10 +85,14 @@ class _SampleMeanTrainer(Trainer):
         loss = sample_losses(losses, supervised).sum() / num_items_in_batch
         if not torch.isfinite(loss):
             raise GradexError(
-                f"the training loss is {loss.item()} at step {self.state.global_step + 1}: lower train.learning_rate "
-                f"(now {self.args.learning_rate:g}) or look for broken rows; finished stages are kept"
+                f"the training loss is {loss.item()} at step {self.state.global_step + 1}: "
+                f"{_hint(self.args.learning_rate)}"
             )
         return loss
+
+
+def _hint(rate: float) -> str:
+    return f"lower train.learning_rate (now {rate:g}) or look for broken rows; finished stages are kept"
 
 
 class _StageCallback(TrainerCallback):
@@ -129,7 +136,13 @@ def _arguments(recipe: TrainRecipe, folder: Path, seed: int, steps: int, device:
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end: the Trainer writes its state file last."""
+    """The newest checkpoint that was written to its end: the Trainer writes its state file last.
+
+    Others are removed, or the Trainer would take one for its newest and delete a whole one.
+    """
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     whole = [path for path in found if read_json(path / "trainer_state.json")]
+    for path in found:
+        if path not in whole:
+            shutil.rmtree(path)
     return str(whole[-1]) if whole else None

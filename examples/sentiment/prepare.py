@@ -49,8 +49,8 @@ def main() -> None:
 def read(folder: Path, corpus: str, split: str) -> Iterator[dict[str, Any]]:
     """Rows of one split: text, text2 where there is one, label."""
     packed = folder / f"{corpus}.jsonl.zst"
-    stream = zstandard.open(packed, "rb") if packed.exists() else open(folder / f"{corpus}.jsonl", "rb")
-    with io.TextIOWrapper(stream, encoding="utf-8") as lines:
+    opener, path = (zstandard.open, packed) if packed.exists() else (open, folder / f"{corpus}.jsonl")
+    with opener(path, "rb") as stream, io.TextIOWrapper(stream, encoding="utf-8") as lines:
         for row in map(json.loads, lines):
             if row["split"] == split:
                 yield {key: row[key] for key in ("text", "text2", "label") if row[key] is not None}

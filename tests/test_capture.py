@@ -1,0 +1,149 @@
+"""Taps give every parameter its per-sample gradient, and refuse what they cannot tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from oracle import TOLERANCE, oracle
+from tiny import MODELS, adapted, gpt2, llama, random_batch
+from torch import nn
+
+from gradex_fast.capture import Capture, Factors
+from gradex_fast.model import sample_losses, token_losses
+
+TOY = 5
+"""Samples and tokens of the toys: equal, so that a wrong axis fits."""
+
+
+def dense(model: nn.Module, terms: Callable[[], torch.Tensor], samples: int) -> dict[str, torch.Tensor]:
+    """Per-sample gradients of terms() [n], float64 [n, elements], summed from `Factors` as they are defined."""
+    capture = Capture(model)
+    tapped = {name: p for name, p in capture.parameters.items() if name not in capture.slow}
+    total = {name: torch.zeros(samples, p.numel(), dtype=torch.float64) for name, p in tapped.items()}
+
+    def receive(name: str, f: Factors) -> None:
+        block = torch.einsum("nto,ntc->noc", f.grads.double(), f.inputs.double()).flatten(1)
+        total[name][:, f.offset : f.offset + block.shape[1]] += block
+
+    with capture.taps(samples, receive) as leaf:
+        torch.autograd.grad(terms().sum(), leaf, allow_unused=True)
+    return total
+
+
+def losses(model: nn.Module, batch) -> torch.Tensor:
+    return sample_losses(*token_losses(model, batch)[:2])
+
+
+@pytest.mark.parametrize("adapter", ["all", "some", "full"])
+@pytest.mark.parametrize("name", MODELS)
+def test_each_parameter_gets_the_gradients_of_single_rows(name, adapter):
+    model, batch = adapted(name, adapter).eval(), random_batch(name)
+    truth, _, _ = oracle(model, batch, "loss")
+    found = dense(model, lambda: losses(model, batch), 5)
+    assert set(found) == {key for key in truth if not _needs_the_slow_way(name, adapter, key)}
+    whole = max(abs(rows).max() for rows in truth.values())
+    for key, rows in found.items():  # a key's bias cancels in the softmax: its true gradient is 0
+        assert abs(rows.numpy() - truth[key]).max() <= TOLERANCE * max(abs(truth[key]).max(), whole / 10), key
+
+
+def _needs_the_slow_way(name: str, adapter: str, parameter: str) -> bool:
+    has_rms_norm = name in ("llama", "t5")
+    return adapter == "full" and has_rms_norm and ("norm" in parameter or "relative_attention_bias" in parameter)
+
+
+@pytest.mark.parametrize("build", [llama, lambda: gpt2(resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)])
+def test_gradient_checkpointing_that_really_recomputes_changes_nothing(build):
+    model, batch, calls = build().train(), random_batch("gpt2"), []
+    model.get_input_embeddings().register_forward_hook(lambda *_: calls.append("embedding"))
+    block = next(module for name, module in model.named_modules() if name.endswith(("1.self_attn", "1.attn")))
+    block.register_forward_hook(lambda *_: calls.append("block"))
+    plain = dense(model, lambda: losses(model, batch), 5)
+    model.gradient_checkpointing_enable()
+    again = dense(model, lambda: losses(model, batch), 5)
+    assert calls.count("block") == 3 and calls.count("embedding") == 2
+    assert all(torch.equal(plain[name], again[name]) for name in plain)
+
+
+class Scaled(nn.Embedding):
+    """Not an Embedding's function: its rows are doubled, as in Gemma."""
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(ids)
+
+
+class Toy(nn.Module):
+    """ids [n, t] → embedding → layer → head of the embedding's own weight (if tied)."""
+
+    def __init__(self, embedding: nn.Module, layer: nn.Module | None = None, tied: bool = False) -> None:
+        super().__init__()
+        self.embedding, self.layer, self.head = embedding, layer or nn.Identity(), nn.Identity()
+        if tied:
+            self.head = nn.Linear(4, 7, bias=False)
+            self.head.weight = embedding.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layer(self.embedding(ids)))
+
+
+TOYS = {
+    "padding_idx": (lambda: Toy(nn.Embedding(7, 4, padding_idx=2)), set()),
+    "padding_idx, tied": (lambda: Toy(nn.Embedding(7, 4, padding_idx=2), tied=True), set()),
+    "norm": (lambda: Toy(nn.Embedding(7, 4), nn.LayerNorm(4, eps=0.3)), set()),
+    "norm without bias": (lambda: Toy(nn.Embedding(7, 4), nn.LayerNorm(4, bias=False)), set()),
+    "bias, then in place": (lambda: Toy(nn.Embedding(7, 4), nn.Sequential(nn.Linear(4, 3), nn.ReLU(True))), set()),
+    "norm of two axes": (lambda: Toy(nn.Embedding(7, 4), nn.LayerNorm((TOY, 4))), {"layer.weight", "layer.bias"}),
+    "one use has no tap": (lambda: Toy(Scaled(7, 4), tied=True), {"embedding.weight"}),
+}
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_kinds_of_layers(name):
+    torch.manual_seed(0)
+    build, slow = TOYS[name]
+    toy, ids = build(), torch.randint(0, 7, (TOY, TOY))
+    cotangent = torch.randn(toy(ids).shape)
+    found = dense(toy, lambda: (toy(ids) * cotangent).flatten(1).sum(1), TOY)
+    assert set(Capture(toy).slow) == slow and set(found) == set(dict(toy.named_parameters())) - slow
+    for row in range(TOY):
+        toy.zero_grad()
+        (toy(ids[row : row + 1]) * cotangent[row]).sum().backward()
+        for key, rows in found.items():
+            torch.testing.assert_close(rows[row], toy.get_parameter(key).grad.double().flatten(), atol=1e-5, rtol=0)
+
+
+class Positions(nn.Module):
+    """Adds a learned position to every token; `shape` is that of the positions that are looked up."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.table, self.ids = nn.Embedding(TOY, 4), torch.arange(TOY).reshape(shape)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.table(self.ids)
+
+
+def test_a_position_table_that_serves_the_whole_batch():
+    x = torch.randn(3, TOY, 4)
+    found = dense(positions := Positions((1, TOY)), lambda: positions(x).flatten(1).sum(1), 3)
+    torch.testing.assert_close(found["table.weight"], x.double().flatten(1))
+
+
+class Flat(nn.Module):
+    """A layer that sees the batch's tokens in one row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x.flatten(0, 1))
+
+
+@pytest.mark.parametrize(("layer", "name"), [(Flat(), "linear.weight"), (Positions((TOY,)), "table.weight")])
+def test_rows_that_cannot_be_told_apart_are_refused(layer, name):
+    with pytest.raises(NotImplementedError, match=rf"{name} gave .* for {TOY} samples"):
+        dense(layer, lambda: layer(torch.randn(TOY, TOY, 4)).sum(), TOY)
+    assert all(parameter.requires_grad for parameter in layer.parameters())
+    assert not any(module._forward_hooks for module in layer.modules())

@@ -1,0 +1,121 @@
+"""A Sketcher's rows are those of single backward passes; the model is left as it was."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from oracle import TOLERANCE, error, oracle, sketched
+from tiny import MODELS, adapted, bert, gpt2, llama, random_batch
+
+from gradex_fast.sketch import Sketcher
+
+DIM = 6
+
+
+def assert_equals_the_oracle(model, batch, margin: str, tolerance: float = TOLERANCE, **options) -> None:
+    gradients, margins, losses = oracle(model, batch, margin)
+    found = Sketcher(model, dim=DIM, margin=margin, **options)(batch)
+    assert error(found.g, sketched(gradients, DIM, options.get("seed", 0))) <= tolerance
+    np.testing.assert_allclose(found.margin, margins, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(found.loss, losses, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("margin", ["sequence", "token"])
+@pytest.mark.parametrize("adapter", ["all", "some", "full"])
+@pytest.mark.parametrize("name", MODELS)
+def test_equals_single_rows(name, adapter, margin):
+    assert_equals_the_oracle(adapted(name, adapter), random_batch(name), margin)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_sample_another_seed(name):
+    assert_equals_the_oracle(adapted(name, "full"), random_batch(name, samples=1), "sequence", seed=7)
+
+
+@pytest.mark.parametrize("adapter", ["all", "full"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "bert"])
+def test_padded_at_the_left(name, adapter):
+    assert_equals_the_oracle(adapted(name, adapter), random_batch(name, side="left"), "sequence")
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "bert"])
+def test_attention_kernels(name, attention):
+    assert_equals_the_oracle(adapted(name, "all", attn_implementation=attention), random_batch(name), "token")
+
+
+@pytest.mark.parametrize("adapter", ["all", "full"])
+@pytest.mark.parametrize("name", MODELS)
+def test_bfloat16(name, adapter):
+    model, batch = adapted(name, adapter).bfloat16(), random_batch(name)
+    assert_equals_the_oracle(model, batch, "sequence", tolerance=2e-2)
+
+
+@pytest.mark.parametrize("build", [gpt2, llama, bert])
+def test_a_row_depends_neither_on_the_others_nor_on_the_padding(build):
+    batch = random_batch(build.__name__)
+    sketcher = Sketcher(build(), dim=DIM)
+    together = sketcher(batch)
+    for row, length in enumerate(batch["attention_mask"].sum(1)):
+        cut = {key: t[row : row + 1, :length] if t.ndim == 2 else t[row : row + 1] for key, t in batch.items()}
+        assert error(sketcher(cut).g, together.g[row : row + 1]) <= TOLERANCE
+
+
+def test_a_pattern_chooses_parameters_and_the_parts_add_up():
+    model, batch = adapted("llama", "full"), random_batch("llama")
+    gradients, _, _ = oracle(model, batch, "sequence")
+    chosen = {name: rows for name, rows in gradients.items() if "mlp" in name}
+    found = Sketcher(model, dim=DIM, parameters=r"\.mlp\.")(batch)
+    assert len(chosen) == 6 and error(found.g, sketched(chosen, DIM)) <= TOLERANCE
+    rest = Sketcher(model, dim=DIM, parameters=r"^(?!.*\.mlp\.)")(batch)
+    assert error(found.g + rest.g, Sketcher(model, dim=DIM)(batch).g) <= TOLERANCE
+
+
+@pytest.mark.parametrize("wrong", [{"parameters": "no such layer"}, {"margin": "huge"}])
+def test_wrong_arguments(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong.values()))):
+        Sketcher(gpt2(), **wrong)
+
+
+def test_the_slow_way_is_announced_once(caplog):
+    batch = random_batch("llama")
+    with caplog.at_level(logging.WARNING, logger="gradex_fast"):
+        sketcher = Sketcher(llama(), dim=DIM)
+        sketcher(batch), sketcher(batch)
+        Sketcher(gpt2(), dim=DIM)(random_batch("gpt2"))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("80 parameters have no tap")  # five norms of 16
+    assert "model.layers.1.input_layernorm.weight" in record.getMessage()
+
+
+def state(model) -> list:
+    modules = [(module.training, len(module._forward_hooks)) for module in model.modules()]
+    return modules + [(p.requires_grad, p.grad is None) for p in model.parameters()]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize(("name", "adapter"), [("gpt2", "all"), ("llama", "full")])
+def test_the_model_is_left_as_it_was(name, adapter, broken):
+    model, batch = adapted(name, adapter).train(), random_batch(name)
+    next(model.children()).eval()  # a mixture of modes
+    next(p for p in model.parameters() if p.requires_grad).requires_grad_(False)
+    before, values = state(model), [p.detach().clone() for p in model.parameters()]
+    sketcher = Sketcher(model, dim=DIM, parameters="1")
+    if broken:
+        batch["input_ids"][0, 0] = 999
+        with pytest.raises(IndexError):
+            sketcher(batch)
+    else:
+        sketcher(batch)
+    assert state(model) == before
+    assert all(torch.equal(p, value) for p, value in zip(model.parameters(), values, strict=True))
+
+
+def test_gradient_checkpointing_is_harmless():
+    model, batch = adapted("llama", "all").train(), random_batch("llama")
+    plain = Sketcher(model, dim=DIM)(batch).g
+    model.gradient_checkpointing_enable()
+    assert np.array_equal(Sketcher(model, dim=DIM)(batch).g, plain)
