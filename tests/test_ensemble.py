@@ -98,3 +98,12 @@ def test_sources_that_cannot_be_told_apart_are_all_kept():
     noise = Known(np.zeros(6), spread=2.0)
     noise.effects -= noise.effects.mean(1, keepdims=True) - [[1e-3], [-1e-3], [0], [0], [1e-3], [0]]
     assert random_ensemble(noise, subsets=100).chosen == (0, 1, 2, 3, 4, 5)
+
+
+@pytest.mark.parametrize(("standard_errors", "chosen"), [(0.9, (0, 1)), (1.1, (0,))])
+def test_one_standard_error_tells_the_classes_apart(standard_errors, chosen):
+    made = Known([-1.0, 0.0])
+    rows = np.random.default_rng(1).normal(size=made.effects.shape[1])
+    rows = (rows - rows.mean()) / rows.std()
+    made.effects[1] = rows + standard_errors / np.sqrt(len(rows))
+    assert random_ensemble(made, subsets=50, fraction=0.5).chosen == chosen

@@ -10,6 +10,7 @@ from tiny import gpt2, llama, random_examples, with_lora
 from gradex_fast.batch import collate, length_batches
 from gradex_fast.errors import GradexError
 from gradex_fast.sketch import Sketcher, nonfinite_rows, sketch_examples
+from gradex_fast.types import UNSUPERVISED
 
 DIM = 6
 
@@ -39,6 +40,15 @@ def test_many_examples_keep_their_order():
         alone = sketcher(collate([example], pad_id=0))
         assert error(together.g[row : row + 1], alone.g) <= TOLERANCE
         np.testing.assert_allclose([together.margin[row], together.loss[row]], [alone.margin[0], alone.loss[0]], 1e-6)
+
+
+def test_padding_hides_no_token_that_equals_the_pad_token():
+    examples = random_examples([4, 6])
+    examples[0].input_ids[:] = 1
+    batch = collate(examples, pad_id=1)
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 0, 0], [1] * 6]
+    assert batch["labels"][0].tolist() == [*examples[0].labels, UNSUPERVISED, UNSUPERVISED]
+    assert batch["input_ids"][1].tolist() == examples[1].input_ids.tolist()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
