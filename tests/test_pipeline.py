@@ -20,6 +20,7 @@ from gradex_fast.evaluate import evaluate
 from gradex_fast.model import load_model
 from gradex_fast.progress import Reporter
 from gradex_fast.recipe import Recipe
+from gradex_fast.sketch import Sketcher, sketch_examples
 from gradex_fast.train import train
 
 TREES = {"full": runs.language_tree, "lora": runs.lora_tree, "classifier": runs.classifier_tree}
@@ -124,6 +125,14 @@ def test_the_meta_initialisation_is_trained_on_everything(finished, tmp_path):
     model = trained_by_hand(finished, range(4), tmp_path / "checkpoints")
     assert_same_bits(model, finished.path / "meta", tmp_path / "by hand")
     assert finished.workspace.done("meta")["rows"] == 4 * 8 + 4
+
+
+def test_the_sketches_are_those_of_the_rows_in_order(finished):
+    model = load_model(finished.recipe.model, 0, "cpu", trained=finished.path / "meta")
+    for found, rows in ((finished.train, examples(finished, range(4))), (finished.validation, None)):
+        rows = rows or finished.corpus.validation.examples
+        expected = sketch_examples(Sketcher(model, dim=16, seed=0), rows, pad_id=finished.pad_id, batch_tokens=1)
+        np.testing.assert_allclose(found.g, expected.g, atol=1e-4 * np.abs(expected.g).max())
 
 
 def test_the_final_model_loads_without_this_package(finished):

@@ -125,6 +125,15 @@ def test_a_final_model_of_another_choice_is_neither_taken_nor_destroyed(inputs, 
     assert runs.digests(copy / "earlier") == before
 
 
+def test_a_damaged_shard_is_sketched_again(inputs, original, copy):
+    shard, whole = copy / "sketches/train-000001.safetensors", copy / "sketches/train-000000.safetensors"
+    untouched = whole.stat().st_mtime_ns
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\x55")
+    runs.run(tree(inputs, copy))
+    assert shard.read_bytes() == (original / "sketches" / shard.name).read_bytes()
+    assert whole.stat().st_mtime_ns == untouched
+
+
 @pytest.mark.parametrize("folder", ["meta", "final"])
 def test_a_model_that_is_gone_is_trained_again(inputs, original, copy, folder):
     shutil.rmtree(copy / folder)
