@@ -19,7 +19,7 @@ _HOMES = {
     "backward_selection": "select",
     "random_ensemble": "select",
     "run": "pipeline",
-    "Run": "pipeline",
+    "Run": "state",
     "Corpus": "types",
     "Estimates": "types",
     "Example": "types",

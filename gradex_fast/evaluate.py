@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from gradex_fast.batch import collate, length_batches
-from gradex_fast.model import evaluating, sample_losses, token_losses
+from gradex_fast.losses import sample_losses, token_losses
+from gradex_fast.model import evaluating
 from gradex_fast.types import Example
 
 

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -26,7 +24,6 @@ from transformers import (
 from gradex_fast.errors import GradexError
 from gradex_fast.files import checksum
 from gradex_fast.recipe import ModelRecipe
-from gradex_fast.types import UNSUPERVISED
 
 _POSITIONS_AFTER_PAD = ("camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl")
 """Their first position is pad_token_id + 1."""
@@ -102,31 +99,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in before.items():
             module.training = training
-
-
-def token_losses(model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Negative log-likelihood of every label, which of them count, and which were the likeliest.
-
-    Returns:
-        float32 [n, t] nats (0 where unsupervised), bool [n, t] supervised, bool [n, t] the label is the arg max.
-        A classifier (labels [n]) has t = 1; a decoder-only model predicts position t from those before it.
-    """
-    labels = batch["labels"]
-    encodes = getattr(model, "module", model).config.is_encoder_decoder
-    given = batch if encodes else {name: tensor for name, tensor in batch.items() if name != "labels"}
-    logits = model(**given).logits
-    if labels.ndim == 1:
-        logits, labels = logits[:, None, :], labels[:, None]
-    elif not encodes:
-        logits, labels = logits[:, :-1], labels[:, 1:]
-    logits = logits.float()
-    losses = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=UNSUPERVISED)
-    return losses, labels != UNSUPERVISED, logits.detach().argmax(-1) == labels
-
-
-def sample_losses(losses: torch.Tensor, supervised: torch.Tensor) -> torch.Tensor:
-    """ℓ_i [n]: the mean over sample i's supervised tokens."""
-    return (losses * supervised).sum(1) / supervised.sum(1).clamp(min=1)
 
 
 def _pretrained(recipe: ModelRecipe, name: str) -> nn.Module:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from gradex_fast.files import write_atomically, write_json
-
-if TYPE_CHECKING:
-    from gradex_fast.pipeline import Run
+from gradex_fast.state import Run
 
 
 def write_selection(run: Run, seconds: float) -> None:

@@ -6,73 +6,32 @@ again, goes on from there.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from gradex_fast.data import load_corpus
 from gradex_fast.errors import GradexError
 from gradex_fast.estimate import RIDGES, STABLE, SubsetEstimator
 from gradex_fast.evaluate import evaluate
 from gradex_fast.files import checksum
-from gradex_fast.model import fingerprint, load_model, load_tokenizer, position_limit, save_model, trainable
+from gradex_fast.finetuning import fine_tune, true_loss
+from gradex_fast.model import fingerprint, load_model, load_tokenizer
 from gradex_fast.outputs import write_selection
+from gradex_fast.preflight import check, device_of
 from gradex_fast.progress import Reporter
-from gradex_fast.recipe import Recipe, TrainRecipe
+from gradex_fast.recipe import Recipe
 from gradex_fast.report import scores_csv, write_report
 from gradex_fast.select import backward_selection, forward_selection, random_ensemble, random_subsets
 from gradex_fast.sketch import Sketcher, nonfinite_rows, sketch_examples
+from gradex_fast.state import Run
 from gradex_fast.store import SketchStore
 from gradex_fast.summary import rank_stability, summarise
-from gradex_fast.train import total_steps, train
-from gradex_fast.types import Corpus, Example, Selection, Sketches
+from gradex_fast.types import Selection, Sketches
 from gradex_fast.workspace import Workspace
 
 STAGES = ("prepare", "meta", "sketch", "estimate", "select", "finetune", "report")
-
-
-@dataclass
-class Run:
-    """A recipe being carried out; what its stages have made so far.
-
-    Attributes:
-        truths: subsets fine-tuned for real from θ*: bool [r, n + always]; `truth`: their validation losses [r].
-        final: by name, the figures of models fine-tuned from the pretrained one.
-        stability: Spearman correlation of the ranks with those at other ridges, by the ridge's name.
-    """
-
-    recipe: Recipe
-    workspace: Workspace
-    reporter: Reporter
-    device: str
-    corpus: Corpus
-    pad_id: int
-    identity: Mapping[str, Any]
-    warnings: list[str] = field(default_factory=list)
-    train: Sketches | None = None
-    validation: Sketches | None = None
-    estimator: SubsetEstimator | None = None
-    truths: np.ndarray | None = None
-    truth: np.ndarray | None = None
-    selection: Selection | None = None
-    others: dict[str, Selection] = field(default_factory=dict)
-    stability: dict[str, float] = field(default_factory=dict)
-    final: dict[str, dict[str, Any]] = field(default_factory=dict)
-    summary: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def path(self) -> Path:
-        return self.workspace.path
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-        self.reporter.warn(message)
 
 
 def run(
@@ -117,35 +76,9 @@ def prepare(recipe: Recipe, reporter: Reporter, overwrite: bool = False) -> Run:
     return Run(recipe, workspace, reporter, device, corpus, tokenizer.pad_token_id, identity)
 
 
-def device_of(recipe: Recipe) -> str:
-    """The recipe's device, or the best there is for "auto". Raises `GradexError` where torch cannot use it."""
-    if recipe.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=recipe.device)
-    except (RuntimeError, AssertionError) as error:
-        raise GradexError(f"device {recipe.device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return recipe.device
-
-
-def check(recipe: Recipe, corpus: Corpus) -> None:
-    """Raises `GradexError` for what would fail only after hours."""
-    if (recipe.select.keep or 0) > len(corpus.sources):
-        raise GradexError(
-            f"select.keep is {recipe.select.keep}, more than the number of sources ({len(corpus.sources)})"
-        )
-    parts = (*corpus.sources, corpus.train, corpus.validation, corpus.test)
-    longest, limit = max(len(e.input_ids) for part in parts for e in part.examples), position_limit(recipe.model)
-    if limit is not None and longest > limit:
-        raise GradexError(
-            f"a row has {longest} tokens, but {recipe.model.name!r} has {limit} positions; set data.max_length={limit}"
-        )
-
-
 def meta(run: Run) -> None:
     """Train once on all sources and the target's own rows: the meta-initialisation θ*."""
-    everything = _examples(run.corpus, range(len(run.corpus.sources)))
-    _fine_tune(run, "meta", everything, run.recipe.train)
+    fine_tune(run, "meta", run.examples(), run.recipe.train)
 
 
 def sketch(run: Run) -> None:
@@ -153,10 +86,7 @@ def sketch(run: Run) -> None:
     recipe = run.recipe.sketch
     weights = checksum(*(path.read_bytes() for path in sorted((run.path / "meta").glob("*.safetensors"))))
     store = SketchStore(run.path / "sketches", {**run.identity, "meta": weights}, recipe.shard_rows)
-    splits = {
-        "train": _examples(run.corpus, range(len(run.corpus.sources))),
-        "validation": run.corpus.validation.examples,
-    }
+    splits = {"train": run.examples(), "validation": run.corpus.validation.examples}
     gaps = [(split, rows) for split, examples in splits.items() for rows in store.missing(split, len(examples))]
     with run.reporter.stage("sketch", sum(len(rows) for _, rows in gaps)) as stage:
         sketcher = _sketcher(run) if gaps else None
@@ -187,7 +117,7 @@ def estimate(run: Run) -> None:
     )
     if recipe.anchors:
         run.truths = random_subsets(run.estimator, recipe.anchors, recipe.anchor_fraction, run.recipe.seed + 1)
-        run.truth = np.array([_true_loss(run, subset, i) for i, subset in enumerate(run.truths)])
+        run.truth = np.array([true_loss(run, subset, i) for i, subset in enumerate(run.truths)])
         if recipe.anchors >= 3:
             ridges = RIDGES if recipe.ridge == "auto" else None
             run.estimator = run.estimator.calibrated(run.truths, run.truth, ridges)
@@ -222,11 +152,11 @@ def finetune(run: Run, compare: Mapping[str, Sequence[int]]) -> None:
         if (same := trained.setdefault(tuple(sorted(chosen)), name)) != name:
             run.final[name] = run.final[same]
             continue
-        examples = _examples(run.corpus, chosen)
+        examples = run.examples(chosen)
         if not examples:
             raise GradexError("no source was chosen and the target has no training rows: nothing to fine-tune on")
         folder = "final" if name == "selected" else f"compare/{name}"
-        run.final[name] = _fine_tune(run, folder, examples, run.recipe.train)
+        run.final[name] = fine_tune(run, folder, examples, run.recipe.train)
     run.final["all"] = run.workspace.done("meta")
 
 
@@ -246,71 +176,11 @@ def _search(run: Run, method: str) -> Selection:
     return random_ensemble(run.estimator, keep=recipe.keep, **options)
 
 
-def _examples(corpus: Corpus, chosen: Sequence[int]) -> list[Example]:
-    """Rows of the chosen sources, in order, then the target's own."""
-    sources = [corpus.sources[index] for index in chosen]
-    return [example for source in (*sources, corpus.train) for example in source.examples]
-
-
-def _fine_tune(
-    run: Run, name: str, examples: Sequence[Example], recipe: TrainRecipe, start: Path | None = None
-) -> dict[str, Any]:
-    """Train in folder `name` from the pretrained model, once; return its figures. From `start` no model is kept."""
-    data = checksum(recipe.model_dump_json(), *(example.digest for example in examples))
-    note, folder = run.workspace.done(name), run.path / name
-    if note is not None and note["data"] == data and (start or folder.exists()):
-        run.reporter.seconds[f"train {name}"] = note["seconds"]
-        return note
-    if note is not None and not start and folder.exists():
-        raise GradexError(f"{folder} is a model trained on other rows; move it away, or begin again with --overwrite")
-    with run.reporter.stage(f"train {name}", total_steps(len(examples), recipe)) as stage:
-        model = load_model(run.recipe.model, run.recipe.seed, run.device, trained=start)
-        _check_parameters(run, model)
-        begin, checkpoints = time.monotonic(), run.path / "checkpoints" / f"{name}-{data[:8]}"
-        train(model, examples, recipe, pad_id=run.pad_id, folder=checkpoints, seed=run.recipe.seed, stage=stage)
-        note = {"data": data, "rows": len(examples), "seconds": time.monotonic() - begin, **_figures(run, model)}
-        if not start:
-            save_model(model, folder)
-    run.workspace.finish(name, note)
-    return note
-
-
-def _figures(run: Run, model: torch.nn.Module) -> dict[str, float]:
-    """Mean loss and share of rows wholly right, on validation and (where there is one) test.
-
-    Raises:
-        GradexError: a loss is not finite.
-    """
-    figures: dict[str, float] = {}
-    for split, source in (("validation", run.corpus.validation), ("test", run.corpus.test)):
-        if source.examples:
-            found = evaluate(model, source.examples, pad_id=run.pad_id, batch_tokens=run.recipe.sketch.batch_tokens)
-            if not np.isfinite(found.loss).all():
-                raise GradexError(f"the {split} loss after training is not finite; lower train.learning_rate")
-            figures[f"{split}_loss"] = float(found.loss.mean())
-            figures[f"{split}_exact_match"] = float(found.correct.mean())
-    return figures
-
-
-def _true_loss(run: Run, subset: np.ndarray, index: int) -> float:
-    """f(S) for real: validation loss after fine-tuning θ* on the subset."""
-    chosen = np.flatnonzero(subset[: len(run.corpus.sources)])
-    recipe = run.recipe.estimate.anchor_train or run.recipe.train
-    start = run.path / "meta"
-    return _fine_tune(run, f"anchor {index + 1}", _examples(run.corpus, chosen), recipe, start)["validation_loss"]
-
-
 def _sketcher(run: Run) -> Sketcher:
     recipe = run.recipe.sketch
     model = load_model(run.recipe.model, run.recipe.seed, run.device, trained=run.path / "meta")
     options = {"dim": recipe.dim, "margin": recipe.margin, "parameters": recipe.parameters}
     return Sketcher(model, seed=run.recipe.seed, **options)
-
-
-def _check_parameters(run: Run, model: torch.nn.Module) -> None:
-    pattern, names = run.recipe.sketch.parameters, trainable(model)
-    if pattern is not None and not any(re.search(pattern, name) for name in names):
-        raise GradexError(f"sketch.parameters {pattern!r} is in no parameter's name; one is {next(iter(names))}")
 
 
 def _lifted_losses(run: Run, judged: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -12,8 +12,9 @@ from rich.text import Text
 
 from gradex_fast.batch import collate, length_batches
 from gradex_fast.data import load_corpus
-from gradex_fast.model import load_model, load_tokenizer, sample_losses, token_losses, trainable
-from gradex_fast.pipeline import check, device_of
+from gradex_fast.losses import sample_losses, token_losses
+from gradex_fast.model import load_model, load_tokenizer, trainable
+from gradex_fast.preflight import check, device_of
 from gradex_fast.recipe import Recipe, TrainRecipe
 from gradex_fast.train import total_steps
 from gradex_fast.types import Corpus, Source

@@ -11,7 +11,7 @@ from torch import nn
 
 from gradex_fast import kernels
 from gradex_fast.errors import GradexError
-from gradex_fast.model import token_losses
+from gradex_fast.losses import token_losses
 
 LARGEST = 1 << 28
 """A model with more sketched parameters is not checked: the row's whole gradient is formed."""

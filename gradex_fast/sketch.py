@@ -14,37 +14,12 @@ from gradex_fast import kernels, selfcheck
 from gradex_fast.batch import collate, length_batches
 from gradex_fast.capture import Capture, Factors
 from gradex_fast.errors import GradexError
-from gradex_fast.model import evaluating, sample_losses, token_losses
+from gradex_fast.losses import MARGINS, sample_losses, token_losses
+from gradex_fast.model import evaluating
 from gradex_fast.progress import Stage
 from gradex_fast.types import Example, Sketches
 
-SMALLEST_LOSS = 1e-6
-"""ℓ is raised to this before 1 - exp(-ℓ) divides (DESIGN §2)."""
-
 _log = logging.getLogger(__name__)
-
-
-def sequence_margin(losses: torch.Tensor, supervised: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """h = log(p̄ / (1 - p̄)), p̄ = exp(-ℓ), so that softplus(-h) = ℓ (DESIGN §2).
-
-    Returns:
-        h [n], and Σ_i -ℓ_i / (1 - p̄_i) with constant denominators: its gradient by sample i is ∇h_i.
-    """
-    loss = sample_losses(losses, supervised)
-    safe = loss.detach().double().clamp(min=SMALLEST_LOSS)
-    miss = -torch.expm1(-safe)
-    return -safe - torch.log(miss), -loss / miss.to(loss.dtype)
-
-
-def token_margin(losses: torch.Tensor, supervised: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """h = mean over tokens of log(p / (1 - p)), exactly; the margin of the authors' code without its shift."""
-    safe = losses.detach().double().clamp(min=SMALLEST_LOSS)
-    miss = -torch.expm1(-safe)
-    margin = sample_losses(-safe - torch.log(miss), supervised)
-    return margin, sample_losses(-losses / miss.to(losses.dtype), supervised)
-
-
-MARGINS = {"sequence": sequence_margin, "token": token_margin}
 
 
 class Sketcher:

@@ -10,12 +10,11 @@ import numpy as np
 from gradex_fast import metrics
 from gradex_fast.files import read_json
 from gradex_fast.report import terminal_table
+from gradex_fast.state import Run
 from gradex_fast.workspace import versions
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from gradex_fast.pipeline import Run
 
 
 def rank_stability(run: Run) -> dict[str, float]:

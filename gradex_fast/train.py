@@ -16,7 +16,8 @@ from transformers.trainer_callback import PrinterCallback
 from gradex_fast.batch import collate
 from gradex_fast.errors import GradexError
 from gradex_fast.files import read_json
-from gradex_fast.model import sample_losses, token_losses, trainable
+from gradex_fast.losses import sample_losses, token_losses
+from gradex_fast.model import trainable
 from gradex_fast.progress import Stage
 from gradex_fast.recipe import TrainRecipe
 from gradex_fast.types import Example

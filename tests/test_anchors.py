@@ -11,7 +11,7 @@ import pytest
 import runs
 import torch
 
-from gradex_fast import kernels, metrics, pipeline
+from gradex_fast import finetuning, kernels, metrics, pipeline
 from gradex_fast.errors import GradexError
 from gradex_fast.estimate import RIDGES
 from gradex_fast.evaluate import evaluate
@@ -26,13 +26,13 @@ ANCHORS = {"ridge": "auto", "anchors": 4, "anchor_fraction": 0.5, "anchor_train"
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list:
     """Every training: the model's weights before it, its examples, its recipe."""
-    calls, real = [], pipeline.train
+    calls, real = [], finetuning.train
 
     def recorded(model, examples, recipe, **options):
         calls.append(({n: p.detach().clone() for n, p in trainable(model).items()}, examples, recipe))
         return real(model, examples, recipe, **options)
 
-    monkeypatch.setattr(pipeline, "train", recorded)
+    monkeypatch.setattr(finetuning, "train", recorded)
     return calls
 
 

@@ -11,7 +11,7 @@ from tiny import MODELS, adapted, gpt2, llama, random_batch
 from torch import nn
 
 from gradex_fast.capture import Capture, Factors
-from gradex_fast.model import sample_losses, token_losses
+from gradex_fast.losses import sample_losses, token_losses
 
 TOY = 5
 """Samples and tokens of the toys: equal, so that a wrong axis fits."""

@@ -8,8 +8,9 @@ import torch
 from oracle import log_probabilities, margin_of
 from tiny import adapted, random_batch
 
+from gradex_fast.losses import SMALLEST_LOSS, sequence_margin, token_margin
 from gradex_fast.reference.lift import lift
-from gradex_fast.sketch import SMALLEST_LOSS, Sketcher, sequence_margin, token_margin
+from gradex_fast.sketch import Sketcher
 
 LOSSES = torch.tensor([[1e-4, 0.3, 2.0], [5.0, 40.0, 9.0], [0.7, 9.0, 9.0]], dtype=torch.float64)
 SUPERVISED = torch.tensor([[1, 1, 1], [0, 1, 0], [1, 0, 0]], dtype=torch.bool)

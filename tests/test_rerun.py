@@ -10,7 +10,7 @@ import pytest
 import runs
 from safetensors.torch import load_file, save_file
 
-from gradex_fast import pipeline
+from gradex_fast import finetuning, pipeline
 from gradex_fast.errors import GradexError
 from gradex_fast.recipe import Recipe
 
@@ -45,8 +45,8 @@ def selection(run: Path) -> dict:
 
 def test_a_second_run_trains_and_sketches_nothing(inputs, original, copy, monkeypatch):
     before = times(copy)
-    for name in ("train", "load_model", "sketch_examples"):
-        monkeypatch.setattr(pipeline, name, None)  # called, it fails
+    for module, name in ((finetuning, "train"), (finetuning, "load_model"), (pipeline, "sketch_examples")):
+        monkeypatch.setattr(module, name, None)  # called, it fails
     again = runs.run(tree(inputs, copy))
     assert times(copy) == before
     assert selection(copy) == selection(original)

@@ -1,0 +1,45 @@
+"""What is looked at before a run starts, so that it does not fail after hours."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import nn
+
+from gradex_fast.errors import GradexError
+from gradex_fast.model import position_limit, trainable
+from gradex_fast.recipe import Recipe
+from gradex_fast.types import Corpus
+
+
+def device_of(recipe: Recipe) -> str:
+    """The recipe's device, or the best there is for "auto". Raises `GradexError` where torch cannot use it."""
+    if recipe.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=recipe.device)
+    except (RuntimeError, AssertionError) as error:
+        raise GradexError(f"device {recipe.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return recipe.device
+
+
+def check(recipe: Recipe, corpus: Corpus) -> None:
+    """Raises `GradexError` for what would fail only after hours."""
+    if (recipe.select.keep or 0) > len(corpus.sources):
+        raise GradexError(
+            f"select.keep is {recipe.select.keep}, more than the number of sources ({len(corpus.sources)})"
+        )
+    parts = (*corpus.sources, corpus.train, corpus.validation, corpus.test)
+    longest, limit = max(len(e.input_ids) for part in parts for e in part.examples), position_limit(recipe.model)
+    if limit is not None and longest > limit:
+        raise GradexError(
+            f"a row has {longest} tokens, but {recipe.model.name!r} has {limit} positions; set data.max_length={limit}"
+        )
+
+
+def check_parameters(recipe: Recipe, model: nn.Module) -> None:
+    """Raises `GradexError` if the pattern ``sketch.parameters`` finds none of the trainable parameters."""
+    pattern, names = recipe.sketch.parameters, trainable(model)
+    if pattern is not None and not any(re.search(pattern, name) for name in names):
+        raise GradexError(f"sketch.parameters {pattern!r} is in no parameter's name; one is {next(iter(names))}")
