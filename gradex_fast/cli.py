@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GradexError as error:
         print(f"gradex-fast: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"gradex-fast: {error}; finished stages are kept, the same command goes on from here", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("gradex-fast: interrupted; the same command goes on from here", file=sys.stderr)
         return 130

@@ -143,12 +143,16 @@ def sketch_examples(
     """Sketches of all examples, in their order; batches are made of rows of similar length.
 
     Raises:
-        GradexError: a gradient is not finite and `skip_nonfinite` is off; the message names the sample.
+        GradexError: a gradient is not finite and `skip_nonfinite` is off; the message names the sample. Or a layer
+            of the model cannot be sketched.
     """
     n = len(examples)
     whole = Sketches(np.zeros((n, sketcher.dim), np.float32), np.zeros(n), np.zeros(n))
     for rows in length_batches([len(example.input_ids) for example in examples], batch_tokens):
-        part = sketcher(collate([examples[row] for row in rows], pad_id))
+        try:
+            part = sketcher(collate([examples[row] for row in rows], pad_id))
+        except NotImplementedError as error:
+            raise GradexError(f"{error}; leave it out by sketch.parameters, model.targets or the adapter") from error
         broken = nonfinite_rows(part)
         if len(broken) and not skip_nonfinite:
             raise GradexError(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import runs
 
-from gradex_fast import cli, demo, pipeline
+from gradex_fast import cli, demo, finetuning, pipeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = demo.DemoSize(groups=4, rows=10, validation=10, steps=10, anchor_steps=2, anchors=3, subsets=20, dim=8)
@@ -91,7 +91,7 @@ def test_overwrite_and_quiet(recipe, tmp_path, capsys):
 
 def test_control_c_is_status_130_and_the_same_command_goes_on(recipe, tmp_path, capsys, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "train", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        patch.setattr(finetuning, "train", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         assert cli.main(["run", recipe, "--quiet"]) == 130
     assert capsys.readouterr().err == "gradex-fast: interrupted; the same command goes on from here\n"
     assert cli.main(["run", recipe, "--quiet"]) == 0

@@ -185,6 +185,7 @@ def test_a_hub_id_goes_to_load_dataset_without_progress_bars(tmp_path, monkeypat
         return pairs("2+2=4", "1+3=4")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    datasets.enable_progress_bars()
     file = FileRecipe(path="org/sums", config="easy", split="test", revision="v1", limit=1)
     (row,) = read(file, tmp_path)
     assert calls == [(("org/sums", "easy"), {"split": "test", "revision": "v1"}, True)]
