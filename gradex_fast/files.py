@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from gradex_fast.errors import GradexError
 
@@ -33,6 +37,26 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         raise GradexError(
             f"cannot write {path} ({len(data):,} bytes): {error.strerror}; what was written before is kept, "
             "make room and run the same command again"
+        ) from error
+
+
+@contextmanager
+def explained_if_full(folder: Path, size: int) -> Iterator[None]:
+    """Libraries fail in many ways on a full disk: an error while fewer than `size` bytes are free is this one.
+
+    Raises:
+        GradexError: in place of an OSError, RuntimeError or SafetensorError when the disk is full.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        free = shutil.disk_usage(place).free
+        if free >= size:
+            raise
+        raise GradexError(
+            f"cannot write below {folder}: the disk is full ({free:,} bytes free, {size:,} needed); what was written "
+            "before is kept, make room and run the same command again"
         ) from error
 
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from gradex_fast.errors import GradexError
 from gradex_fast.evaluate import evaluate
-from gradex_fast.files import checksum
-from gradex_fast.model import load_model, save_model
+from gradex_fast.files import checksum, explained_if_full
+from gradex_fast.model import load_model, save_model, trainable
 from gradex_fast.preflight import check_parameters
 from gradex_fast.recipe import TrainRecipe
 from gradex_fast.state import Run
@@ -39,7 +39,8 @@ def fine_tune(
         train(model, examples, recipe, pad_id=run.pad_id, folder=checkpoints, seed=run.recipe.seed, stage=stage)
         note = {"data": data, "rows": len(examples), "seconds": time.monotonic() - begin, **_figures(run, model)}
         if not start:
-            save_model(model, folder)
+            with explained_if_full(folder, 4 * sum(p.numel() for p in trainable(model).values())):
+                save_model(model, folder)
     run.workspace.finish(name, note)
     return note
 

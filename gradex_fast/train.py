@@ -15,7 +15,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from gradex_fast.batch import collate
 from gradex_fast.errors import GradexError
-from gradex_fast.files import read_json
+from gradex_fast.files import explained_if_full, read_json
 from gradex_fast.losses import sample_losses, token_losses
 from gradex_fast.model import trainable
 from gradex_fast.progress import Stage
@@ -51,7 +51,9 @@ def train(
         callbacks=[_StageCallback(stage)],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+    checkpoint = sum(12 * parameter.numel() for parameter in trainable(model).values())  # weights, two moments
+    with explained_if_full(folder, checkpoint):
+        trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
     for name, parameter in trainable(model).items():
         if not torch.isfinite(parameter).all():
             raise GradexError(f"{name} is not finite after the last step: {_hint(recipe.learning_rate)}")

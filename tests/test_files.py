@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
 import pytest
 
 from gradex_fast.errors import GradexError
-from gradex_fast.files import checksum, file_checksum, read_json, write_atomically, write_json
+from gradex_fast.files import checksum, explained_if_full, file_checksum, read_json, write_atomically, write_json
 
 
 def names(folder) -> list[str]:
@@ -83,3 +84,13 @@ def test_a_files_checksum_sees_its_last_byte(tmp_path, size):
     assert file_checksum(one) == file_checksum(other)
     other.write_bytes(bytes(max(0, size - 1)) + b"\x01")
     assert file_checksum(one) != file_checksum(other)
+
+
+def test_an_error_on_a_full_disk_says_so_and_any_other_stays(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    with pytest.raises(GradexError, match=r"cannot write below .*: the disk is full") as full:
+        with explained_if_full(tmp_path / "not" / "there", 2 * free):
+            raise RuntimeError("unexpected pos 575104 vs 574996")
+    assert "\n" not in str(full.value)
+    with pytest.raises(RuntimeError, match="unexpected pos"), explained_if_full(tmp_path, 1):
+        raise RuntimeError("unexpected pos 575104 vs 574996")
