@@ -88,9 +88,9 @@ def test_a_files_checksum_sees_its_last_byte(tmp_path, size):
 
 def test_an_error_on_a_full_disk_says_so_and_any_other_stays(tmp_path):
     free = shutil.disk_usage(tmp_path).free
-    with pytest.raises(GradexError, match=r"cannot write below .*: the disk is full") as full:
-        with explained_if_full(tmp_path / "not" / "there", 2 * free):
-            raise RuntimeError("unexpected pos 575104 vs 574996")
+    said = pytest.raises(GradexError, match=r"cannot write below .*: the disk is full")
+    with said as full, explained_if_full(tmp_path / "not" / "there", 2 * free):
+        raise RuntimeError("unexpected pos 575104 vs 574996")
     assert "\n" not in str(full.value)
     with pytest.raises(RuntimeError, match="unexpected pos"), explained_if_full(tmp_path, 1):
         raise RuntimeError("unexpected pos 575104 vs 574996")
