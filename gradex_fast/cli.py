@@ -99,8 +99,9 @@ def _demo(options: argparse.Namespace) -> int:
     torch.set_num_threads(1)  # the model is so small that a second thread costs more than it brings
     folder = options.out or Path("runs") / f"demo-{options.seed}"
     size = demo.SHORT if options.short else demo.FULL
-    made = demo.make_demo(folder, options.seed, size, overwrite=options.overwrite)
-    finished = pipeline.run(made.recipe, reporter=_reporter(options), compare=made.compare, labels=made.labels)
+    made = demo.make_demo(folder, options.seed, size)
+    named = {"compare": made.compare, "labels": made.labels}
+    finished = pipeline.run(made.recipe, reporter=_reporter(options), overwrite=options.overwrite, **named)
     _conclude(finished, options)
     auc = json.loads((finished.path / "metrics.json").read_text())["auc"]
     if auc < REQUIRED_AUC:

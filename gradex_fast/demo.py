@@ -59,17 +59,14 @@ def addition_steps(a: int, b: int) -> str:
     return "|".join([*steps, str(a + b)])
 
 
-def make_demo(folder: Path, seed: int, size: DemoSize = FULL, overwrite: bool = False) -> Demo:
+def make_demo(folder: Path, seed: int, size: DemoSize = FULL) -> Demo:
     """Write data and model below `folder`/inputs and return the run.
-
-    Args:
-        overwrite: empty the folder of an earlier demo first.
 
     Raises:
         GradexError: the folder holds something else; nothing is written.
     """
     recipe = _recipe(folder, seed, size)
-    Workspace(recipe, overwrite)
+    Workspace(recipe)  # refuses a folder of something else
     draw = np.random.default_rng(seed)
     noisy = np.isin(np.arange(size.groups), draw.choice(size.groups, size.groups // 2, replace=False))
     inputs = folder / "inputs"

@@ -13,7 +13,7 @@ from torch import nn
 from gradex_fast.errors import GradexError
 from gradex_fast.evaluate import evaluate
 from gradex_fast.files import checksum, explained_if_full
-from gradex_fast.model import load_model, save_model, trainable
+from gradex_fast.model import load_model, load_tokenizer, save_model, trainable
 from gradex_fast.preflight import check_parameters
 from gradex_fast.recipe import TrainRecipe
 from gradex_fast.state import Run
@@ -41,6 +41,7 @@ def fine_tune(
         if not start:
             with explained_if_full(folder, 4 * sum(p.numel() for p in trainable(model).values())):
                 save_model(model, folder)
+                load_tokenizer(run.recipe.model).save_pretrained(folder)
     run.workspace.finish(name, note)
     return note
 

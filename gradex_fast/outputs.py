@@ -35,9 +35,8 @@ def write_selection(run: Run, seconds: float) -> None:
 
 
 def _selected_rows(run: Run) -> str:
-    """One JSON line per row of the chosen sources, then of the target's own training rows; `source` is added."""
+    """One JSON line per row of the chosen sources, then of the target's own training rows; ``_source`` is added."""
     sources = [run.corpus.sources[index] for index in run.selection.chosen]
     pairs = [(source.name, example) for source in (*sources, run.corpus.train) for example in source.examples]
-    return "".join(
-        f"{json.dumps({**example.row, 'source': name}, ensure_ascii=False, default=str)}\n" for name, example in pairs
-    )
+    rows = ({**example.row, "_source": name} for name, example in pairs)
+    return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)

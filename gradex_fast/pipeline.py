@@ -67,12 +67,12 @@ def run(
 
 def prepare(recipe: Recipe, reporter: Reporter, overwrite: bool = False) -> Run:
     """Read and tokenise the data, claim the run's directory."""
-    workspace = Workspace(recipe, overwrite)
+    workspace = Workspace(recipe)
     with reporter.stage("prepare"):
         tokenizer = load_tokenizer(recipe.model)
         corpus, device = load_corpus(recipe, tokenizer), device_of(recipe)
         check(recipe, corpus)
-        identity = workspace.claim(recipe, corpus, fingerprint(recipe.model))
+        identity = workspace.claim(recipe, corpus, fingerprint(recipe.model), overwrite)
     return Run(recipe, workspace, reporter, device, corpus, tokenizer.pad_token_id, identity)
 
 

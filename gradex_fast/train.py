@@ -57,7 +57,7 @@ def train(
     for name, parameter in trainable(model).items():
         if not torch.isfinite(parameter).all():
             raise GradexError(f"{name} is not finite after the last step: {_hint(recipe.learning_rate)}")
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove(folder)
 
 
 def total_steps(samples: int, recipe: TrainRecipe) -> int:
@@ -136,6 +136,16 @@ def _arguments(recipe: TrainRecipe, folder: Path, seed: int, steps: int, device:
         use_cpu=device.type == "cpu",
         dataloader_pin_memory=device.type != "cpu",
     )
+
+
+def _remove(folder: Path) -> None:
+    """Renamed first: killed in the middle, this leaves no checkpoint that looks whole and is not."""
+    gone = folder.with_name(f"{folder.name}.gone")
+    if gone.exists():
+        shutil.rmtree(gone)
+    if folder.exists():
+        folder.rename(gone)
+        shutil.rmtree(gone)
 
 
 def _last_checkpoint(folder: Path) -> str | None:

@@ -17,33 +17,40 @@ from gradex_fast.types import Corpus
 _LOCKED = ("model", "train", "sketch")
 """Sections that decide the meta-model and the sketches; others may change between calls."""
 
+_FOLDERS = ("meta", "sketches", "checkpoints", "compare", "final")
+_FILES = ("config.yaml", "subsets.parquet", "selection.json", "selected.jsonl", "scores.csv", "metrics.json")
+_MADE = (*_FOLDERS, *_FILES, "report.md", "report.html", "manifest.json")
+"""What a run makes in its directory; the manifest last, so that what is half cleared is still a run."""
+
 _PACKAGES = ("gradex_fast", "torch", "transformers", "peft", "datasets", "numpy")
 
 
 class Workspace:
     """The directory ``recipe.output``.
 
-    Args:
-        overwrite: empty a directory that an earlier run made, and begin again.
-
     Raises:
         GradexError: the directory holds something that is not a run.
     """
 
-    def __init__(self, recipe: Recipe, overwrite: bool = False) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         self.path = Path(recipe.output)
         self._manifest = self.path / "manifest.json"
         if self.path.exists() and any(self.path.iterdir()) and not self._is_run():
             raise GradexError(f"{self.path} is not empty and holds no run; choose another output folder")
-        if overwrite and self._manifest.exists():
-            shutil.rmtree(self.path)
 
     def _is_run(self) -> bool:
-        names = {path.name for path in self.path.iterdir()}
-        return "manifest.json" in names or names <= {"config.yaml", "inputs"}
+        if self._manifest.exists():
+            found = read_json(self._manifest)
+            return isinstance(found, dict) and {"identity", "done"} <= found.keys()
+        return {path.name for path in self.path.iterdir()} <= {"config.yaml", "inputs"}
 
-    def claim(self, recipe: Recipe, corpus: Corpus, fingerprint: str) -> dict[str, Any]:
+    def claim(self, recipe: Recipe, corpus: Corpus, fingerprint: str, overwrite: bool = False) -> dict[str, Any]:
         """Write the manifest, or check that the one there has the same model, data, training and sketch.
+
+        A manifest in which no stage is done yet binds nothing: what stopped the run may be mended in the recipe.
+
+        Args:
+            overwrite: throw away what an earlier run made here (and nothing else), and begin again.
 
         Returns:
             The identity: every locked field of the recipe, the data's and the model's checksum.
@@ -55,14 +62,23 @@ class Workspace:
         for section in _LOCKED:
             fields = getattr(recipe, section).model_dump(mode="json")
             identity |= {f"{section}.{name}": value for name, value in fields.items()}
+        if overwrite:
+            self._clear()
         found = read_json(self._manifest)
-        if found is not None:
+        if found is not None and found["done"]:
             require_same(found["identity"], identity, self._manifest)
         else:
             found = {"identity": identity, "versions": versions(), "device": recipe.device, "done": {}}
             write_json(self._manifest, found)
         write_atomically(self.path / "config.yaml", recipe.dump())
         return identity
+
+    def _clear(self) -> None:
+        for path in (self.path / name for name in _MADE):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def done(self, stage: str) -> Any:
         """What `finish` noted of a stage, or None."""

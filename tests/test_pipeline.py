@@ -112,7 +112,7 @@ def test_the_selection_is_written_in_names(finished):
 def test_selected_rows_are_those_of_the_chosen_sources_and_the_targets_own(finished):
     written = [json.loads(line) for line in (finished.path / "selected.jsonl").read_text().splitlines()]
     chosen = [finished.corpus.names[i] for i in finished.selection.chosen]
-    assert [row.pop("source") for row in written] == [name for name in chosen for _ in range(8)] + ["target-train"] * 4
+    assert [row.pop("_source") for row in written] == [name for name in chosen for _ in range(8)] + ["target-train"] * 4
     assert written == [example.row for example in examples(finished, finished.selection.chosen)]
 
 

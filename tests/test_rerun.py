@@ -97,6 +97,35 @@ def test_overwrite_begins_again(inputs, original, copy):
     assert (copy / weights).read_bytes() == (original / weights).read_bytes()
 
 
+def test_overwrite_keeps_what_is_not_its_own_and_first_looks_at_the_data(inputs, copy):
+    (copy / "notes.txt").write_text("mine")
+    before = runs.digests(copy)
+    missing = {"validation": {"path": "nowhere.jsonl"}}
+    with pytest.raises(GradexError, match=r"nowhere\.jsonl"):
+        runs.run(tree(inputs, copy, data={"target": missing}), overwrite=True)
+    assert runs.digests(copy) == before
+    runs.run(tree(inputs, copy, sketch={"dim": 4}), until="prepare", overwrite=True)
+    assert {path.name for path in copy.iterdir()} == {"notes.txt", "manifest.json", "config.yaml"}
+
+
+def test_a_manifest_of_something_else_is_no_run(inputs, tmp_path):
+    (tmp_path / "manifest.json").write_text('{"name": "an extension of a browser"}')
+    (tmp_path / "background.js").write_text("mine")
+    before = runs.digests(tmp_path)
+    for overwrite in (False, True):
+        with pytest.raises(GradexError, match="is not empty and holds no run"):
+            runs.run(tree(inputs, tmp_path), overwrite=overwrite)
+    assert runs.digests(tmp_path) == before
+
+
+def test_what_stopped_the_first_stage_may_be_mended(inputs, tmp_path):
+    with pytest.raises(GradexError, match=r"lower train\.learning_rate"):
+        runs.run(tree(inputs, tmp_path / "run", train={"steps": 3, "learning_rate": 1e30}))
+    runs.run(tree(inputs, tmp_path / "run", train={"steps": 3}), until="meta")
+    with pytest.raises(GradexError, match=r"train\.steps"):
+        runs.run(tree(inputs, tmp_path / "run", train={"steps": 4}), until="meta")
+
+
 def test_a_folder_that_is_no_run_is_left_alone(inputs, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):

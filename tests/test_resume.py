@@ -36,7 +36,7 @@ MORE_MOMENTS = (
     ("open", r"sketches/train-000001.safetensors"),
     ("open", r"sketches/\.validation-000000"),
     ("open", r"\.selection\.json"),
-    ("shutil.rmtree", r"checkpoints/final-\w+$"),
+    ("shutil.rmtree", r"checkpoints/final-\w+\.gone$"),
     ("open", r"final/adapter_config"),
 )
 
