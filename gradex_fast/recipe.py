@@ -164,7 +164,7 @@ class Recipe(Section):
 
     output: str = "runs/gradex"
     seed: int = Field(0, ge=0)
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="CUDA_VISIBLE_DEVICES chooses the card")
     model: ModelRecipe
     data: DataRecipe
     train: TrainRecipe = TrainRecipe()

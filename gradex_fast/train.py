@@ -113,7 +113,7 @@ class _StageCallback(TrainerCallback):
 
 
 def _arguments(recipe: TrainRecipe, folder: Path, seed: int, steps: int, device: torch.device) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=recipe.batch_size,
         gradient_accumulation_steps=recipe.accumulation,
@@ -136,6 +136,8 @@ def _arguments(recipe: TrainRecipe, folder: Path, seed: int, steps: int, device:
         use_cpu=device.type == "cpu",
         dataloader_pin_memory=device.type != "cpu",
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # the Trainer would wrap several in DataParallel: another batch size
+    return arguments
 
 
 def _remove(folder: Path) -> None:

@@ -104,7 +104,7 @@ def test_an_output_folder_that_is_no_run(capsys, folder):
         ("model.name=[", "override 'model.name=[': the value is not YAML: "),
         ("sketch.parameters='('", "recipe: sketch.parameters: Value error, '(' is no regular expression: "),
         ("select.keep=5", "select.keep is 5, more than the number of sources (4)"),
-        ("device=cuda:99", "device 'cuda:99' cannot be used: "),
+        ("device=cuda:99", "recipe: device: Input should be 'auto', 'cpu' or 'cuda'"),
         ("data.folder=nowhere", "cannot find file nowhere/copy.jsonl; relative paths start at data.folder"),
     ],
 )
