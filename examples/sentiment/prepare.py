@@ -43,7 +43,8 @@ def main() -> None:
     write(options.out / "validation.jsonl", islice(read(options.data, "sst2", "dev"), VALIDATION))
     write(options.out / "test.jsonl", islice(read(options.data, "sst2", "test"), TEST))
     copy_model(options.out / "model")
-    print(f"wrote {options.out}; now: gradex-fast run examples/sentiment/recipe.yaml data.folder={options.out}")
+    places = f"data.folder={options.out} model.name={options.out / 'model'}"
+    print(f"wrote {options.out}; now: gradex-fast run examples/sentiment/recipe.yaml {places}")
 
 
 def read(folder: Path, corpus: str, split: str) -> Iterator[dict[str, Any]]:
