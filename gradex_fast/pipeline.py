@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from gradex_fast.data import load_corpus
 from gradex_fast.errors import GradexError
 from gradex_fast.estimate import RIDGES, STABLE, SubsetEstimator
 from gradex_fast.evaluate import evaluate
-from gradex_fast.files import checksum
+from gradex_fast.files import checksum, file_checksum
 from gradex_fast.finetuning import fine_tune, true_loss
 from gradex_fast.model import fingerprint, load_model, load_tokenizer
 from gradex_fast.outputs import write_selection
@@ -55,13 +56,16 @@ def run(
     """
     with reporter or Reporter() as live:
         current = prepare(recipe, live, overwrite)
+        steps = {
+            "meta": meta,
+            "sketch": sketch,
+            "estimate": estimate,
+            "select": select,
+            "finetune": partial(finetune, compare=compare or {}),
+            "report": partial(report, labels=labels),
+        }
         for stage in STAGES[1 : STAGES.index(until) + 1]:
-            if stage == "finetune":
-                finetune(current, compare or {})
-            elif stage == "report":
-                report(current, labels)
-            else:
-                {"meta": meta, "sketch": sketch, "estimate": estimate, "select": select}[stage](current)
+            steps[stage](current)
     return current
 
 
@@ -84,7 +88,7 @@ def meta(run: Run) -> None:
 def sketch(run: Run) -> None:
     """Project the gradient of every training and validation sample at θ*."""
     recipe = run.recipe.sketch
-    weights = checksum(*(path.read_bytes() for path in sorted((run.path / "meta").glob("*.safetensors"))))
+    weights = checksum(*map(file_checksum, sorted((run.path / "meta").glob("*.safetensors"))))
     store = SketchStore(run.path / "sketches", {**run.identity, "meta": weights}, recipe.shard_rows)
     splits = {"train": run.examples(), "validation": run.corpus.validation.examples}
     gaps = [(split, rows) for split, examples in splits.items() for rows in store.missing(split, len(examples))]
