@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from gradex_fast import _native
+try:
+    from gradex_fast import _native
+except ImportError as error:
+    raise ImportError(
+        f"{Path(__file__).parent} has no built extension: run `pip install -e .` in this checkout, or leave its folder "
+        f"so that Python finds the installed gradex_fast ({error})"
+    ) from error
 
 CUDA_BUILT: bool = _native.cuda
 _TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
