@@ -5,17 +5,14 @@ python benchmarks/bench_demo_seeds.py --seeds 0 1 2 3 4 5 6 7 8 9 --out benchmar
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
+import seeds
 import torch
 
 from gradex_fast import demo, metrics, pipeline
-from gradex_fast.cli import calm_libraries
 from gradex_fast.progress import Reporter
 
 
@@ -31,19 +28,9 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    calm_libraries()
+    options = seeds.options(__doc__, range(10)).parse_args()
     torch.set_num_threads(1)
-    rows = []
-    for seed in options.seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            rows.append(measure(seed, Path(folder)))
-        print(json.dumps(rows[-1]), flush=True)
-    if options.out:
-        options.out.write_text(json.dumps(rows, indent=2) + "\n")
+    seeds.write(options.out, seeds.measure_each(options.seeds, measure))
 
 
 if __name__ == "__main__":

@@ -8,21 +8,20 @@ predicted by the line through the others), beside that of the constant predictor
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import seeds
 import torch
 
 from gradex_fast import demo, metrics, pipeline
-from gradex_fast.cli import calm_libraries
 from gradex_fast.progress import Reporter
 
 
-def measure(seed: int, subsets: int, dim: int, folder: Path) -> dict[str, float]:
+def measure(seed: int, folder: Path, subsets: int, dim: int) -> dict[str, float]:
     size = dataclasses.replace(demo.FULL, anchors=subsets, dim=dim)
     made = demo.make_demo(folder, seed, size)
     run = pipeline.run(made.recipe, until="select", reporter=Reporter(quiet=True))
@@ -32,11 +31,7 @@ def measure(seed: int, subsets: int, dim: int, folder: Path) -> dict[str, float]
         "seed": seed,
         "meta_loss": run.workspace.done("meta")["validation_loss"],
         "mean_truth": float(truth.mean()),
-        "spearman": metrics.spearman(estimate, truth),
-        "pearson": metrics.pearson(estimate, truth),
-        "relative_error": metrics.relative_error(estimate, truth),
-        "calibrated_error": metrics.relative_error(metrics.leave_one_out(estimate, truth), truth),
-        "constant_error": metrics.constant_error(truth),
+        **metrics.agreement(estimate, truth),
         "auc": metrics.auc(run.selection.scores, noisy),
         "kept_clean": int(np.sum(~noisy[list(run.selection.chosen)])),
         "kept_noisy": int(np.sum(noisy[list(run.selection.chosen)])),
@@ -44,23 +39,15 @@ def measure(seed: int, subsets: int, dim: int, folder: Path) -> dict[str, float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser = seeds.options(__doc__, range(5))
     parser.add_argument("--subsets", type=int, default=24)
     parser.add_argument("--dim", type=int, default=demo.FULL.dim)
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    calm_libraries()
     torch.set_num_threads(1)
-    rows = []
-    for seed in options.seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            rows.append(measure(seed, options.subsets, options.dim, Path(folder)))
-        print(json.dumps(rows[-1]), flush=True)
+    rows = seeds.measure_each(options.seeds, partial(measure, subsets=options.subsets, dim=options.dim))
     mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if key != "seed"}
     print("mean", json.dumps(mean))
-    if options.out:
-        options.out.write_text(json.dumps({"mean": mean, "seeds": rows}, indent=2) + "\n")
+    seeds.write(options.out, {"mean": mean, "seeds": rows})
 
 
 if __name__ == "__main__":

@@ -6,23 +6,21 @@ Prepared by ``python examples/sentiment/prepare.py --data DATA --out sentiment``
 
 from __future__ import annotations
 
-import argparse
-import json
-import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import seeds
 
 from gradex_fast import metrics, pipeline
-from gradex_fast.cli import calm_libraries
 from gradex_fast.progress import Reporter
 from gradex_fast.recipe import Recipe
 
 RECIPE = Path(__file__).parents[1] / "examples" / "sentiment" / "recipe.yaml"
 
 
-def measure(folder: Path, seed: int, output: Path) -> dict[str, object]:
-    places = (f"data.folder={folder}", f"model.name={folder / 'model'}", f"output={output}", f"seed={seed}")
+def measure(seed: int, output: Path, data: Path) -> dict[str, object]:
+    places = (f"data.folder={data}", f"model.name={data / 'model'}", f"output={output}", f"seed={seed}")
     run = pipeline.run(Recipe.load(RECIPE, places), reporter=Reporter())
     names = run.corpus.names
     pair = np.array([name.startswith(("sst2", "cr")) for name in names])
@@ -37,19 +35,11 @@ def measure(folder: Path, seed: int, output: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=Path("sentiment"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--out", type=Path)
+    parser = seeds.options(__doc__, range(3))
+    parser.add_argument("--folder", type=Path, default=Path("sentiment"), help="what prepare.py wrote")
     options = parser.parse_args()
-    calm_libraries()
-    rows = []
-    for seed in options.seeds:
-        with tempfile.TemporaryDirectory() as output:
-            rows.append(measure(options.folder.resolve(), seed, Path(output) / "run"))
-        print(json.dumps(rows[-1]), flush=True)
-    if options.out:
-        options.out.write_text(json.dumps(rows, indent=2) + "\n")
+    data = options.folder.resolve()
+    seeds.write(options.out, seeds.measure_each(options.seeds, partial(measure, data=data)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Taps: (input, output gradient) of every trainable layer during one backward pass (DESIGN §4). No random numbers.
 
 A tap is an identity on a layer's output whose backward sees the output gradient. While taps are on, the layer's own
-parameters are frozen, so autograd never forms a weight gradient; it works under gradient checkpointing, autocast and
-quantised bases, and a parameter that is used twice is reported twice.
+parameters are frozen, so autograd never forms a weight gradient; it works under gradient checkpointing, and a parameter
+that is used twice is reported twice.
 """
 
 from __future__ import annotations

@@ -42,6 +42,17 @@ def constant_error(truth: np.ndarray) -> float:
     return relative_error(np.full_like(truth, truth.mean()), truth)
 
 
+def agreement(estimate: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """How estimates follow the truth of r ≥ 3 subsets: the figures that mean little without one another."""
+    return {
+        "spearman": spearman(estimate, truth),
+        "pearson": pearson(estimate, truth),
+        "relative_error": relative_error(estimate, truth),
+        "calibrated_error": relative_error(leave_one_out(estimate, truth), truth),
+        "constant_error": constant_error(truth),
+    }
+
+
 def leave_one_out(estimate: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Each f predicted by the line f ≈ a + b f̂ through the others; the mean of the others where b ≤ 0."""
     predictions = np.empty(len(truth))

@@ -27,7 +27,7 @@ class Sketcher:
 
     Args:
         model: a transformers (or PEFT) model; it is run in evaluation mode.
-        dim: d, columns of the projection. seed: which P.
+        dim: d, columns of the projection. seed: which P. distribution: of its entries, "gaussian".
         margin: "sequence" or "token", see DESIGN §2.
         parameters: regular expression; only trainable parameters whose name it finds are sketched.
         threads: CPU threads of the kernels.

@@ -101,14 +101,8 @@ def _fidelity(run: Run) -> dict[str, float]:
     """How the uncalibrated f̂ follows f over the subsets that were fine-tuned for real."""
     estimate, truth = run.estimator.at_ridge(run.estimator.ridge).estimate(run.truths).loss, run.truth
     notes = [run.workspace.done(f"anchor {index + 1}") for index in range(len(truth))]
-    return {
-        "spearman": metrics.spearman(estimate, truth),
-        "pearson": metrics.pearson(estimate, truth),
-        "relative_error": metrics.relative_error(estimate, truth),
-        "calibrated_error": metrics.relative_error(metrics.leave_one_out(estimate, truth), truth),
-        "constant_error": metrics.constant_error(truth),
-        "finetune_seconds": float(np.mean([note["seconds"] for note in notes])),
-    }
+    seconds = float(np.mean([note["seconds"] for note in notes]))
+    return {**metrics.agreement(estimate, truth), "finetune_seconds": seconds}
 
 
 def print_summary(run: Run, console: Console) -> None:
