@@ -28,9 +28,19 @@ CXX_FLAGS = [
     "-ffp-contract=fast",
 ]
 AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"]
-INSTRUCTION_SETS = {"baseline": [], "avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx2", "-mfma", *AVX512]}
+INSTRUCTION_SETS = {
+    "baseline": [],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx2", "-mfma", *AVX512],
+    "avx512bf16": ["-mavx2", "-mfma", *AVX512, "-mavx512bf16"],
+}
 ONCE = ["bindings", "instruction_set", "parallel"]
-PER_INSTRUCTION_SET = ["sketch_cpu", "lift_cpu", "solve_cpu"]
+PER_INSTRUCTION_SET = {
+    "sketch_cpu": ["baseline", "avx2", "avx512"],
+    "lift_cpu": ["baseline", "avx2", "avx512"],
+    "losses_cpu": ["baseline", "avx2", "avx512"],
+    "solve_cpu": ["baseline", "avx2", "avx512", "avx512bf16"],
+}
 CUDA = ["sketch_cuda", "lift_cuda"]
 CUDA_ARCHITECTURES = ["80", "86", "89", "90", "100", "120"]
 
@@ -87,9 +97,10 @@ class Build(build_ext):
         command += ["-DGRADEX_X86"] if x86 else []
         command += ["-DGRADEX_CUDA"] if cuda else []
         jobs = [job(command, stem, temp / f"{stem}.o") for stem in ONCE]
-        for name, flags in INSTRUCTION_SETS.items() if x86 else [("baseline", [])]:
-            tagged = [*command, *flags, f"-DGRADEX_ISA={name}"]
-            jobs += [job(tagged, stem, temp / f"{stem}.{name}.o") for stem in PER_INSTRUCTION_SET]
+        for stem, names in PER_INSTRUCTION_SET.items():
+            for name in names if x86 else names[:1]:
+                tagged = [*command, *INSTRUCTION_SETS[name], f"-DGRADEX_ISA={name}"]
+                jobs.append(job(tagged, stem, temp / f"{stem}.{name}.o"))
         return jobs
 
     def cuda_jobs(self, nvcc: str, temp: Path) -> list[tuple[str, list[str]]]:

@@ -3,9 +3,12 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <exception>
+#include <memory>
 
 #include "instruction_set.h"
 #include "lift.h"
+#include "losses.h"
 #include "philox.h"
 #include "sketch.h"
 #include "solve.h"
@@ -45,13 +48,50 @@ LiftArguments lift_arguments(uintptr_t out, uintptr_t weights, std::array<int64_
   return {pointer<float>(out), pointer<const float>(weights), shape[0], shape[1], shape[2], key, offset, scale};
 }
 
-void solve(std::array<uintptr_t, 5> outputs, std::array<uintptr_t, 5> inputs, std::array<int64_t, 4> shape, double l2,
-           double tol, int32_t max_iterations, int32_t threads) {
-  solve_cpu({pointer<double>(outputs[0]), pointer<double>(outputs[1]), pointer<double>(outputs[2]),
-             pointer<int32_t>(outputs[3]), pointer<int32_t>(outputs[4]), pointer<const float>(inputs[0]),
-             pointer<const double>(inputs[1]), pointer<const double>(inputs[2]), pointer<const int64_t>(inputs[3]),
-             pointer<const uint8_t>(inputs[4]), shape[0], shape[1], shape[2], shape[3], l2, tol, max_iterations,
-             threads});
+void losses(std::array<uintptr_t, 2> outputs, std::array<uintptr_t, 3> inputs, std::array<int64_t, 3> shape,
+            int32_t threads) {
+  losses_cpu({pointer<double>(outputs[0]), pointer<float>(outputs[1]), pointer<const double>(inputs[0]),
+              pointer<const float>(inputs[1]), pointer<const double>(inputs[2]), shape[0], shape[1], shape[2],
+              threads});
+}
+
+std::unique_ptr<SubsetSolver> subset_solver(std::array<uintptr_t, 4> inputs, std::array<int64_t, 3> shape,
+                                            int threads) {
+  return make_subset_solver(
+      {pointer<const float>(inputs[0]), pointer<const double>(inputs[1]), pointer<const double>(inputs[2]),
+       pointer<const int64_t>(inputs[3]), shape[0], shape[1], shape[2]},
+      threads);
+}
+
+// Ctrl-C, and an exception of `progress`, stop the solve and go on from here.
+int64_t solve(const SubsetSolver& solver, std::array<uintptr_t, 3> outputs, uintptr_t subsets, int64_t count, double l2,
+              double tol, int32_t max_iterations, int32_t threads, const py::object& progress) {
+  std::exception_ptr failure;
+  const auto proceed = [&](int64_t done) {
+    const py::gil_scoped_acquire acquire;
+    try {
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      if (!progress.is_none()) progress(done);
+      return true;
+    } catch (...) {
+      failure = std::current_exception();
+      return false;
+    }
+  };
+  int64_t exact = 0;
+  {
+    const py::gil_scoped_release release;
+    exact = solver.solve({pointer<double>(outputs[0]), pointer<int32_t>(outputs[1]), pointer<int32_t>(outputs[2]),
+                          pointer<const uint8_t>(subsets), count, l2, tol, max_iterations, threads, proceed});
+  }
+  if (failure) std::rethrow_exception(failure);
+  return exact;
+}
+
+void evaluate(const SubsetSolver& solver, std::array<uintptr_t, 2> outputs, uintptr_t x, uintptr_t subsets,
+              int64_t count, double l2, int32_t threads) {
+  solver.evaluate({pointer<double>(outputs[0]), pointer<double>(outputs[1]), pointer<const double>(x),
+                   pointer<const uint8_t>(subsets), count, l2, threads});
 }
 
 std::array<uint32_t, 4> philox_words(std::array<uint32_t, 4> counter, uint64_t key) {
@@ -70,7 +110,11 @@ PYBIND11_MODULE(_native, m) {
   m.def("sketch_cpu_workspace", &gradex::sketch_cpu_workspace);
   m.def("sketch_cpu", &gradex::sketch_cpu, Release());
   m.def("lift_cpu", &gradex::lift_cpu, Release());
-  m.def("solve_cpu", &solve, Release());
+  m.def("losses_cpu", &losses, Release());
+  py::class_<SubsetSolver>(m, "SubsetSolver")
+      .def(py::init(&subset_solver), Release())
+      .def("solve", &solve)
+      .def("evaluate", &evaluate, Release());
   m.def("philox", &philox_words);
   m.def("instruction_sets", &instruction_sets);
   m.def("instruction_set", &instruction_set);

@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "lift.h"
+#include "losses.h"
 #include "sketch.h"
 #include "solve.h"
 
@@ -14,13 +15,21 @@ namespace gradex {
   int64_t sketch_cpu_workspace(const SketchArguments&, int workers); \
   void sketch_cpu(const SketchArguments&, int workers);              \
   void lift_cpu(const LiftArguments&, int workers);                  \
-  void solve_cpu(const SolveArguments&);                             \
+  void losses_cpu(const LossArguments&);                             \
+  }
+#define GRADEX_DECLARE_SOLVER(isa)                                                  \
+  namespace isa {                                                                   \
+  std::unique_ptr<SubsetSolver> make_subset_solver(const SubsetData&, int threads); \
   }
 
 GRADEX_DECLARE(baseline)
+GRADEX_DECLARE_SOLVER(baseline)
 #ifdef GRADEX_X86
 GRADEX_DECLARE(avx2)
+GRADEX_DECLARE_SOLVER(avx2)
 GRADEX_DECLARE(avx512)
+GRADEX_DECLARE_SOLVER(avx512)
+GRADEX_DECLARE_SOLVER(avx512bf16)
 #endif
 
 namespace {
@@ -30,20 +39,23 @@ struct Kernels {
   decltype(&baseline::sketch_cpu_workspace) sketch_workspace;
   decltype(&baseline::sketch_cpu) sketch;
   decltype(&baseline::lift_cpu) lift;
-  decltype(&baseline::solve_cpu) solve;
+  decltype(&baseline::losses_cpu) losses;
+  decltype(&baseline::make_subset_solver) make_solver;
 };
 
-#define GRADEX_KERNELS(isa) {#isa, isa::sketch_cpu_workspace, isa::sketch_cpu, isa::lift_cpu, isa::solve_cpu}
+#define GRADEX_KERNELS(isa, solver) \
+  {#solver, isa::sketch_cpu_workspace, isa::sketch_cpu, isa::lift_cpu, isa::losses_cpu, solver::make_subset_solver}
 
 const std::vector<Kernels>& runnable() {
   static const std::vector<Kernels> kernels = [] {
-    std::vector<Kernels> found = {GRADEX_KERNELS(baseline)};
+    std::vector<Kernels> found = {GRADEX_KERNELS(baseline, baseline)};
 #ifdef GRADEX_X86
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-    if (avx2) found.push_back(GRADEX_KERNELS(avx2));
-    if (avx2 && avx512) found.push_back(GRADEX_KERNELS(avx512));
+    if (avx2) found.push_back(GRADEX_KERNELS(avx2, avx2));
+    if (avx2 && avx512) found.push_back(GRADEX_KERNELS(avx512, avx512));
+    if (avx2 && avx512 && __builtin_cpu_supports("avx512bf16")) found.push_back(GRADEX_KERNELS(avx512, avx512bf16));
 #endif
     return found;
   }();
@@ -80,6 +92,9 @@ int64_t sketch_cpu_workspace(const SketchArguments& arguments, int workers) {
 }
 void sketch_cpu(const SketchArguments& arguments, int workers) { active().load()->sketch(arguments, workers); }
 void lift_cpu(const LiftArguments& arguments, int workers) { active().load()->lift(arguments, workers); }
-void solve_cpu(const SolveArguments& arguments) { active().load()->solve(arguments); }
+void losses_cpu(const LossArguments& arguments) { active().load()->losses(arguments); }
+std::unique_ptr<SubsetSolver> make_subset_solver(const SubsetData& data, int threads) {
+  return active().load()->make_solver(data, threads);
+}
 
 }  // namespace gradex

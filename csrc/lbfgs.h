@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "lbfgs_history.h"
 #include "line_search.h"
@@ -14,10 +15,13 @@ inline namespace GRADEX_ISA {
 enum class MinimizeStatus { converged, iteration_limit, stalled, not_finite };
 
 struct MinimizeOptions {
-  double tol;             // stop at |gradient| <= tol * |gradient at the start|,
-  double gradient_noise;  // or at |gradient| <= its rounding error
-  double value_noise;     // rounding error of the objective: an increase below it is none
-  double first_step;      // x - first_step * gradient is the first trial point
+  double tol;              // stop where F - min F <= tol * F, as is certain where |gradient|^2 / (2 l2) is; with a
+                           // `newton` H by half the decrement g.Hg, and <= tol * 50 * the first one,
+  double l2;               // the objective has at least this curvature
+  double gradient_target;  // or at |gradient| <= this
+  double value_noise;      // rounding error of the objective: an increase below it is none
+  double first_step;       // x + first_step * direction is the first trial point
+  bool newton;             // the initial matrix is nearly the inverse Hessian
   int32_t max_iterations;
 };
 
@@ -43,10 +47,10 @@ struct LbfgsVectors {
 };
 
 // Minimises a convex objective(const double* x, double* gradient) -> double from x [dim] on, in
-// place. Allocates nothing and throws nothing.
-template <class Objective>
-Minimum minimize(const Objective& objective, double* x, int64_t dim, const MinimizeOptions& options,
-                 LbfgsVectors* vectors) {
+// place; `initial` as in LbfgsHistory::direction. Allocates nothing and throws nothing.
+template <class Objective, class Initial>
+Minimum minimize(const Objective& objective, const Initial& initial, double* x, int64_t dim,
+                 const MinimizeOptions& options, LbfgsVectors* vectors) {
   auto& [gradient, direction, trial, trial_gradient, history] = *vectors;
   const Line<Objective> line{objective, x, direction, trial, trial_gradient, dim};
   LinePoint point{0.0, objective(x, gradient), 0.0};
@@ -55,11 +59,17 @@ Minimum minimize(const Objective& objective, double* x, int64_t dim, const Minim
   const auto end = [&](MinimizeStatus status) { return Minimum{point.value, gradient_norm, iterations, status}; };
   if (!std::isfinite(point.value + gradient_norm)) return end(MinimizeStatus::not_finite);
 
-  const double target = std::max(options.tol * gradient_norm, options.gradient_noise);
-  while (gradient_norm > target) {
-    if (iterations == options.max_iterations) return end(MinimizeStatus::iteration_limit);
-    history.direction(direction, gradient);
+  double first_decrement = 0.0;
+  while (gradient_norm > options.gradient_target) {
+    history.direction(direction, gradient, initial);
     point = {0.0, point.value, dot(gradient, direction, dim)};
+    if (iterations == 0) first_decrement = -point.slope;
+    const double target = options.tol * std::min(point.value, options.newton ? 50.0 * first_decrement : point.value);
+    const double gap = options.newton && iterations > 0 ? -0.5 * point.slope : std::numeric_limits<double>::infinity();
+    if (std::min(gap, gradient_norm * gradient_norm / (2.0 * options.l2)) <= target) {
+      return end(MinimizeStatus::converged);
+    }
+    if (iterations == options.max_iterations) return end(MinimizeStatus::iteration_limit);
     const double step = history.empty() ? options.first_step : 1.0;
     if (search_line(line, &point, step, options.value_noise)) {
       history.add(trial, x, trial_gradient, gradient);

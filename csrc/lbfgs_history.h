@@ -37,8 +37,10 @@ class LbfgsHistory {
     ++count_;
   }
 
-  // out = -H gradient by the two-loop recursion (Nocedal & Wright, algorithm 7.4); H = I if empty.
-  void direction(double* out, const double* gradient) const {
+  // out = -H gradient by the two-loop recursion (Nocedal & Wright, algorithm 7.4). initial(out, scale) multiplies out
+  // by the matrix that the pairs are added to; scale times the identity, say, which is I if there are none.
+  template <class Initial>
+  void direction(double* out, const double* gradient, const Initial& initial) const {
     double alpha[kSlots];
     const int64_t oldest = std::max<int64_t>(0, count_ - kPairs);
     for (int64_t k = 0; k < dim_; ++k) out[k] = -gradient[k];
@@ -46,8 +48,7 @@ class LbfgsHistory {
       alpha[i % kSlots] = rho_[i % kSlots] * dot(step(i), out, dim_);
       axpy(out, -alpha[i % kSlots], change(i), dim_);
     }
-    const double scale = empty() ? 1.0 : scale_;
-    for (int64_t k = 0; k < dim_; ++k) out[k] *= scale;
+    initial(out, empty() ? 1.0 : scale_);
     for (int64_t i = oldest; i < count_; ++i) {
       const double beta = rho_[i % kSlots] * dot(change(i), out, dim_);
       axpy(out, alpha[i % kSlots] - beta, step(i), dim_);

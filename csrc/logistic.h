@@ -20,6 +20,12 @@ inline Softplus softplus(double z) {
   return {(z > 0.0 ? z : 0.0) + std::log1p(e), (z > 0.0 ? 1.0 : e) / (1.0 + e)};
 }
 
+// The slope alone.
+inline double sigmoid(double z) {
+  const double e = std::exp(-std::fabs(z));
+  return (z > 0.0 ? 1.0 : e) / (1.0 + e);
+}
+
 struct RowBlock {
   const float* features;  // [rows, dim]
   const double* margins;  // [rows]
@@ -38,6 +44,18 @@ inline double dot_row(const float* g, const double* x, int64_t dim) {
   for (; k + kSums <= dim; k += kSums)
     for (int64_t j = 0; j < kSums; ++j) sums[j] += static_cast<double>(g[k + j]) * x[k + j];
   for (; k < dim; ++k) sum += static_cast<double>(g[k]) * x[k];
+  for (double part : sums) sum += part;
+  return sum;
+}
+
+// |g|^2
+inline double square_row(const float* g, int64_t dim) {
+  constexpr int64_t kSums = 8;
+  double sums[kSums] = {}, sum = 0.0;
+  int64_t k = 0;
+  for (; k + kSums <= dim; k += kSums)
+    for (int64_t j = 0; j < kSums; ++j) sums[j] += static_cast<double>(g[k + j]) * static_cast<double>(g[k + j]);
+  for (; k < dim; ++k) sum += static_cast<double>(g[k]) * static_cast<double>(g[k]);
   for (double part : sums) sum += part;
   return sum;
 }

@@ -2,34 +2,61 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 
 namespace gradex {
 
 enum SolveStatus : int32_t {
-  kConverged = 0,       // |grad F(x)| <= max(tol * |grad F(0)|, rounding error of grad F)
+  kConverged = 0,       // by the test of SolveArguments::tol, or at the rounding error of the gradient
   kIterationLimit = 1,  // max_iterations steps were taken first
   kStalled = 2,         // no step lowers F at double precision, and the test is not met
   kNotFinite = 3,       // a NaN or infinity among the subset's rows: x = 0, loss = NaN
   kEmpty = 4,           // no rows, or no weight: x = 0, loss = 0
 };
 
-struct SolveArguments {
-  double* x;                 // [subsets, dim]  out
-  double* loss;              // [subsets]       out, F_S(x_S)
-  double* gradient_norm;     // [subsets]       out, euclidean norm of grad F_S(x_S)
-  int32_t* iterations;       // [subsets]       out
-  int32_t* status;           // [subsets]       out, SolveStatus
+// The caller keeps all of it alive, and unchanged, as long as a solver uses it.
+struct SubsetData {
   const float* features;     // [rows, dim], sorted by group
   const double* margins;     // [rows]
   const double* weights;     // [rows] or nullptr (all one), none negative
   const int64_t* group_ptr;  // [groups + 1]
-  const uint8_t* subsets;    // [subsets, groups], 1 = in (groups always in are already set)
-  int64_t rows, dim, groups, subset_count;
-  double l2, tol;
-  int32_t max_iterations, threads;
+  int64_t rows, dim, groups;
 };
 
-// Each subset is solved by one thread alone: the same bits for any number of threads.
-void solve_cpu(const SolveArguments& arguments);
+struct SolveArguments {
+  double* x;               // [subsets, dim]  out
+  int32_t* iterations;     // [subsets]       out
+  int32_t* status;         // [subsets]       out, SolveStatus
+  const uint8_t* subsets;  // [subsets, groups], 1 = in (groups always in are already set)
+  int64_t subset_count;
+  double l2;
+  double tol;  // F_S(x) - min F_S <= tol * min(F_S(x), 100 * (F_S(start) - min F_S)), by the Newton decrement;
+               // or |grad F_S(x)| <= tol * |grad F_S(0)|
+  int32_t max_iterations, threads;
+  std::function<bool(int64_t done)> proceed;  // called by the calling thread alone; false stops the solve
+};
+
+struct EvaluateArguments {
+  double* loss;            // [subsets]  out, F_S(x); 0 without rows or weight, NaN with bad ones
+  double* gradient_norm;   // [subsets]  out, |grad F_S(x)|
+  const double* x;         // [subsets, dim]
+  const uint8_t* subsets;  // [subsets, groups]
+  int64_t subset_count;
+  double l2;
+  int32_t threads;
+};
+
+class SubsetSolver {
+ public:
+  virtual ~SubsetSolver() = default;
+  // The bits of a subset's result depend on the data, l2, tol and the instruction set, not on threads or on the other
+  // subsets. Returns how many subsets were solved one by one in double precision, as the rest cannot be.
+  virtual int64_t solve(const SolveArguments& arguments) const = 0;
+  virtual void evaluate(const EvaluateArguments& arguments) const = 0;
+};
+
+// Packs the rows for the instruction set in use.
+std::unique_ptr<SubsetSolver> make_subset_solver(const SubsetData& data, int threads);
 
 }  // namespace gradex

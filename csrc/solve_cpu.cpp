@@ -1,92 +1,23 @@
-// L-BFGS on the CPU, one subset per thread at a time; compiled once per instruction set.
+// Subset regressions on the CPU; compiled once per instruction set.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <vector>
+#include <memory>
+#include <optional>
 
-#include "lbfgs.h"
-#include "logistic.h"
+#include "array.h"
+#include "exact_solve.h"
 #include "parallel.h"
 #include "solve.h"
+#include "subset_chunk.h"
 
 namespace gradex {
 inline namespace GRADEX_ISA {
 namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-
-// Sums over one group that depend on no subset; they add up over a subset's groups.
-struct GroupSums {
-  double weight = 0.0;          // sum w_i
-  double curvature = 0.0;       // sum w_i |g_i|^2 / 4 >= the trace of the unscaled Hessian, any x
-  double loss_terms = 0.0;      // sum w_i (softplus(-h_i) + sigmoid(-h_i) |h_i|)
-  double gradient_terms = 0.0;  // sum w_i sigmoid(-h_i) (1 + |h_i|) |g_i|
-  int64_t rows = 0;
-
-  void operator+=(const GroupSums& other) {
-    weight += other.weight;
-    curvature += other.curvature;
-    loss_terms += other.loss_terms;
-    gradient_terms += other.gradient_terms;
-    rows += other.rows;
-  }
-
-  // A float32 row's |g|^2 cannot overflow a double, so only bad input is not finite.
-  bool finite() const { return std::isfinite(weight + curvature + loss_terms + gradient_terms); }
-};
-
-RowBlock group_rows(const SolveArguments& a, int64_t group) {
-  const int64_t first = a.group_ptr[group];
-  return {a.features + first * a.dim, a.margins + first, a.weights ? a.weights + first : nullptr,
-          a.group_ptr[group + 1] - first, a.dim};
-}
-
-GroupSums sum_group(const RowBlock& block) {
-  GroupSums sums;
-  for (int64_t i = 0; i < block.rows; ++i) {
-    const float* g = block.row(i);
-    double square = 0.0;
-    for (int64_t k = 0; k < block.dim; ++k) square += static_cast<double>(g[k]) * g[k];
-    const double weight = block.weight(i), margin = block.margins[i];
-    const Softplus point = softplus(-margin);
-    sums += {weight, weight * square / 4.0, weight * (point.value + point.slope * std::fabs(margin)),
-             weight * point.slope * (1.0 + std::fabs(margin)) * std::sqrt(square), 1};
-  }
-  return sums;
-}
-
-// F_S and its gradient.
-struct SubsetObjective {
-  const SolveArguments& a;
-  const uint8_t* subset;  // [groups]
-  double weight;          // sum over the subset of w_i
-
-  double operator()(const double* x, double* gradient) const {
-    std::fill(gradient, gradient + a.dim, 0.0);
-    double loss = 0.0;
-    for (int64_t t = 0; t < a.groups; ++t)
-      if (subset[t]) loss += add_loss_and_gradient(gradient, group_rows(a, t), x);
-    for (int64_t k = 0; k < a.dim; ++k) gradient[k] = gradient[k] / weight + a.l2 * x[k];
-    return loss / weight + 0.5 * a.l2 * dot(x, x, a.dim);
-  }
-};
-
-MinimizeOptions choose_options(const SolveArguments& a, const GroupSums& sums) {
-  // A sum of n terms is wrong by about sqrt(n) eps times the sum of their sizes (Higham & Mary
-  // 2019), and a term by what the error eps |h| of z does to it. Sizes at x = 0 stand for others.
-  const double terms = static_cast<double>(sums.rows + a.dim);
-  const double rounding = std::numeric_limits<double>::epsilon() * std::sqrt(terms);
-  MinimizeOptions options;
-  options.tol = a.tol;
-  options.gradient_noise = rounding * (sums.gradient_terms / sums.weight);
-  options.value_noise = rounding * (sums.loss_terms / sums.weight);
-  // 1 over a bound of the Hessian: down the gradient no longer step is sure not to climb. It is
-  // infinite only if l2 and all features are 0, and then the gradient is as well.
-  options.first_step = 1.0 / (a.l2 + sums.curvature / sums.weight);
-  options.max_iterations = a.max_iterations;
-  return options;
-}
 
 SolveStatus to_solve_status(MinimizeStatus status) {
   switch (status) {
@@ -98,37 +29,156 @@ SolveStatus to_solve_status(MinimizeStatus status) {
   return kNotFinite;
 }
 
-void write(const SolveArguments& a, int64_t s, SolveStatus status, double loss, double gradient_norm,
-           int32_t iterations) {
+void write(const SolveArguments& a, int64_t s, SolveStatus status, int32_t iterations) {
   a.status[s] = status;
-  a.loss[s] = loss;
-  a.gradient_norm[s] = gradient_norm;
   a.iterations[s] = iterations;
 }
 
-void solve_subset(const SolveArguments& a, const std::vector<GroupSums>& groups, int64_t s) {
-  const uint8_t* subset = a.subsets + s * a.groups;
-  GroupSums sums;
-  for (int64_t t = 0; t < a.groups; ++t)
-    if (subset[t]) sums += groups[t];
+// Counts what is done, and asks the caller now and then whether to go on.
+class Progress {
+ public:
+  explicit Progress(const SolveArguments& a) : a_(a) {}
 
-  double* x = a.x + s * a.dim;
-  std::fill(x, x + a.dim, 0.0);
-  if (!sums.finite()) return write(a, s, kNotFinite, kNaN, kNaN, 0);
-  if (!(sums.weight > 0.0)) return write(a, s, kEmpty, 0.0, 0.0, 0);
-  std::vector<double> storage(LbfgsVectors::storage_size(a.dim));
-  LbfgsVectors vectors(storage.data(), a.dim);
-  const SubsetObjective objective{a, subset, sums.weight};
-  const Minimum minimum = minimize(objective, x, a.dim, choose_options(a, sums), &vectors);
-  write(a, s, to_solve_status(minimum.status), minimum.value, minimum.gradient_norm, minimum.iterations);
-}
+  bool stopped() const { return stopped_; }
+
+  void add(int64_t subsets, int worker) {
+    const int64_t done = done_ += subsets;
+    if (worker == 0 && a_.proceed && !a_.proceed(done)) stopped_ = true;
+  }
+
+ private:
+  const SolveArguments& a_;
+  std::atomic<int64_t> done_{0};
+  std::atomic<bool> stopped_{false};
+};
+
+template <class Element>
+class Solver final : public SubsetSolver {
+ public:
+  Solver(const SubsetData& data, int threads)
+      : data_(data), rows_(data, threads), groups_(data.groups), usable_(data.groups) {
+    parallel_for(data.groups, threads, [&](int64_t t) {
+      groups_[t] = sum_group(group_rows(data, t));
+      usable_[t] = groups_[t].finite() && groups_[t].weight > 0.0;
+    });
+    for (int64_t t = 0; t < data.groups; ++t)
+      if (usable_[t]) weight_ += groups_[t].weight;
+  }
+
+  int64_t solve(const SolveArguments& a) const override {
+    const Expansion at = expand(data_, rows_, start(a), a.threads);
+    Array<double> whole(data_.dim);
+    for (int64_t t = 0; t < data_.groups; ++t)
+      if (usable_[t]) axpy(whole.data(), 1.0, at.gradient.data() + t * data_.dim, data_.dim);
+    const Preconditioner preconditioner(hessian(a, at.x), data_.dim);
+    std::optional<GroupHessians> hessians;
+    if (GroupHessians::worthwhile(data_)) hessians.emplace(data_, usable_, at.x.data(), a.threads);
+    const SharedStart<Element> shared{data_,   rows_, groups_,        usable_,
+                                      at,      whole, preconditioner, hessians ? &*hessians : nullptr,
+                                      weight_, a.l2,  a.tol,          a.max_iterations};
+
+    const int64_t size = std::clamp<int64_t>(a.subset_count / (4 * a.threads), 4 * kTileColumns, 256);
+    Array<Ending> endings(a.subset_count, Ending::open);
+    Progress progress(a);
+    parallel_for_worker(divide_up(a.subset_count, size), a.threads, [&](int64_t chunk, int worker) {
+      if (progress.stopped()) return;
+      const int64_t first = chunk * size, count = std::min(size, a.subset_count - first);
+      solve_chunk(a, shared, first, count, endings.data());
+      progress.add(std::count(endings.begin() + first, endings.begin() + first + count, Ending::converged), worker);
+    });
+    Array<int64_t> rest;
+    for (int64_t s = 0; s < a.subset_count; ++s)
+      if (endings[s] == Ending::near || endings[s] == Ending::hard) rest.push_back(s);
+    parallel_for_worker(static_cast<int64_t>(rest.size()), a.threads, [&](int64_t i, int worker) {
+      if (progress.stopped()) return;
+      const bool near = endings[rest[i]] == Ending::near && preconditioner.usable();
+      solve_exactly(a, rest[i], near ? preconditioner.factor().data() : nullptr);
+      progress.add(1, worker);
+    });
+    return static_cast<int64_t>(rest.size());
+  }
+
+  void evaluate(const EvaluateArguments& a) const override {
+    parallel_for(a.subset_count, a.threads, [&](int64_t s) {
+      const uint8_t* subset = a.subsets + s * data_.groups;
+      const GroupSums sums = add_up(subset);
+      a.loss[s] = a.gradient_norm[s] = sums.finite() ? 0.0 : kNaN;
+      if (!(sums.finite() && sums.weight > 0.0)) return;
+      Array<double> gradient(data_.dim);
+      a.loss[s] = SubsetObjective{data_, subset, sums.weight, a.l2}(a.x + s * data_.dim, gradient.data());
+      a.gradient_norm[s] = norm(gradient.data(), data_.dim);
+    });
+  }
+
+ private:
+  GroupSums add_up(const uint8_t* subset) const {
+    GroupSums sums;
+    for (int64_t t = 0; t < data_.groups; ++t)
+      if (subset[t]) sums += groups_[t];
+    return sums;
+  }
+
+  bool too_wide() const { return data_.dim > kLargestHessian; }
+
+  Array<double> start(const SolveArguments& a) const {
+    return too_wide() ? Array<double>(data_.dim) : union_start(data_, usable_, a.l2, a.threads);
+  }
+
+  Array<double> hessian(const SolveArguments& a, const Array<double>& x) const {
+    if (too_wide()) return Array<double>(data_.dim * data_.dim);
+    return RowSample(data_, usable_, a.l2, std::max<int64_t>(40'000, 16 * data_.dim), a.threads).at(x.data()).hessian;
+  }
+
+  void solve_chunk(const SolveArguments& a, const SharedStart<Element>& shared, int64_t first, int64_t count,
+                   Ending* endings) const {
+    SubsetChunk<Element> chunk(shared, count);
+    for (int64_t i = 0; i < count; ++i) {
+      const uint8_t* subset = a.subsets + (first + i) * data_.groups;
+      const SubsetSums sums = subset_sums(subset, groups_, shared.at);
+      double* x = a.x + (first + i) * data_.dim;
+      std::fill(x, x + data_.dim, 0.0);
+      endings[first + i] = Ending::converged;
+      if (!sums.groups.finite()) {
+        write(a, first + i, kNotFinite, 0);
+      } else if (!(sums.groups.weight > 0.0)) {
+        write(a, first + i, kEmpty, 0);
+      } else {
+        endings[first + i] = Ending::open;
+        chunk.start(i, subset, sums);
+      }
+    }
+    chunk.run();
+    for (int64_t i = 0; i < count; ++i) {
+      if (endings[first + i] != Ending::open) continue;
+      const Problem& problem = chunk.problem(i);
+      const SolveStatus status = problem.ending == Ending::iteration_limit ? kIterationLimit : kConverged;
+      endings[first + i] = problem.ending;
+      chunk.write_x(i, a.x + (first + i) * data_.dim);
+      write(a, first + i, status, problem.iterations);
+    }
+  }
+
+  // From where the chunk left it.
+  void solve_exactly(const SolveArguments& a, int64_t s, const double* factor) const {
+    const uint8_t* subset = a.subsets + s * data_.groups;
+    const GroupSums sums = add_up(subset);
+    const SubsetObjective objective{data_, subset, sums.weight, a.l2};
+    ExactSolve exact(objective, sums, a.tol, a.max_iterations - a.iterations[s]);
+    const Minimum minimum = exact.run(a.x + s * data_.dim, factor);
+    write(a, s, to_solve_status(minimum.status), a.iterations[s] + minimum.iterations);
+  }
+
+  SubsetData data_;
+  PackedRows<Element> rows_;
+  Array<GroupSums> groups_;
+  Array<uint8_t> usable_;  // [groups], 1 = finite, with weight
+  double weight_ = 0.0;    // of the usable groups
+};
 
 }  // namespace
 
-void solve_cpu(const SolveArguments& a) {
-  std::vector<GroupSums> groups(a.groups);
-  parallel_for(a.groups, a.threads, [&](int64_t t) { groups[t] = sum_group(group_rows(a, t)); });
-  parallel_for(a.subset_count, a.threads, [&](int64_t s) { solve_subset(a, groups, s); });
+std::unique_ptr<SubsetSolver> make_subset_solver(const SubsetData& data, int threads) {
+  return std::make_unique<Solver<Element>>(data, threads);
 }
 
 }  // namespace GRADEX_ISA

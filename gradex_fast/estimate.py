@@ -53,6 +53,7 @@ class SubsetEstimator:
         evaluate: x [d] -> true losses [v] at θ* + P x / √d: the `lift` estimate (Algorithm 1, line 10) in
             place of the linear one.
         bootstrap: resamplings of the validation rows for the intervals, drawn from `seed`.
+        tol: of the regressions, see `kernels.SubsetSolver.solve`.
 
     Raises:
         ValueError: the sketches' dimensions differ, or there is no training or validation row.
@@ -70,6 +71,7 @@ class SubsetEstimator:
         evaluate: Callable[[np.ndarray], np.ndarray] | None = None,
         bootstrap: int = 200,
         seed: int = 0,
+        tol: float = 1e-6,
         threads: int | None = None,
     ) -> None:
         groups = np.asarray(groups, np.int64)
@@ -83,7 +85,8 @@ class SubsetEstimator:
         self.group_ptr = np.searchsorted(groups[order], np.arange(self.groups + 1))
         self.always = tuple(always or ())
         self.calibration: Calibration | None = None
-        self._evaluate, self._threads = evaluate, threads
+        self._evaluate, self._tol, self._threads = evaluate, tol, threads
+        self._solver = kernels.SubsetSolver(self.train.g, self.train.margin, self.group_ptr, threads=threads)
         even = np.full(len(valid), 1 / len(valid))
         self.resampling = np.random.default_rng(seed).multinomial(len(valid), even, bootstrap) / len(valid)
 
@@ -107,8 +110,7 @@ class SubsetEstimator:
 
     def solve(self, subsets: np.ndarray | Sequence[Sequence[int]]) -> kernels.Solutions:
         """x_S and the solver's account of m subsets."""
-        data = self.train.g, self.train.margin, self.group_ptr, subsets
-        found = kernels.solve(*data, l2=self.l2, always=self.always, threads=self._threads)
+        found = self._solver.solve(subsets, l2=self.l2, always=self.always, tol=self._tol, threads=self._threads)
         unsolved = found.status[~np.isin(found.status, (kernels.Status.CONVERGED, kernels.Status.EMPTY))]
         if len(unsolved):
             worst = kernels.Status(int(unsolved.max())).name.lower()
@@ -116,10 +118,10 @@ class SubsetEstimator:
         return found
 
     def rows(self, x: np.ndarray) -> np.ndarray:
-        """Uncalibrated loss of every validation row at each x [m, d]: float64 [m, v]."""
+        """Uncalibrated loss of every validation row at each x [m, d]: [m, v]."""
         if self._evaluate is not None:
             return np.stack([self._evaluate(one) for one in x])
-        return np.logaddexp(0.0, -(self.valid.margin + x @ self.valid.g.T.astype(np.float64)))
+        return kernels.row_losses(x, self.valid.g, self.valid.margin, threads=self._threads)
 
     def estimate(self, subsets: np.ndarray | Sequence[Sequence[int]]) -> Estimates:
         """f̂ of m subsets (bool [m, n], or m lists of groups) with 95 % intervals.
@@ -160,8 +162,8 @@ class SubsetEstimator:
 
     def _summarise(self, rows: np.ndarray) -> np.ndarray:
         """[3, m]: the mean over rows, and the interval's two ends."""
-        loss = rows.mean(1)
-        low, high = np.quantile(rows @ self.resampling.T, (0.025, 0.975), axis=1)
+        loss = rows.mean(1, dtype=np.float64)
+        low, high = np.quantile(rows @ self.resampling.T.astype(rows.dtype), (0.025, 0.975), axis=1)
         fit = self.calibration
         if fit is None:
             return np.stack([loss, low, high])

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import TypeVar
 
 import numpy as np
@@ -19,36 +17,24 @@ from gradex_fast import native
 from gradex_fast.reference.gaussian import key as philox_key
 from gradex_fast.reference.lift import lift as reference_lift
 from gradex_fast.reference.sketch import sketch as reference_sketch
+from gradex_fast.regression import Solutions, Status, SubsetSolver, mean_losses, row_losses, solve, subset_masks
+
+__all__ = [
+    "Solutions",
+    "Status",
+    "SubsetSolver",
+    "lift",
+    "mean_losses",
+    "project",
+    "row_losses",
+    "sketch",
+    "solve",
+    "subset_masks",
+]
 
 Array = TypeVar("Array", torch.Tensor, np.ndarray)
 DISTRIBUTIONS = ("gaussian",)
 BACKENDS = (None, "cpu", "cuda", "reference")
-
-
-class Status(IntEnum):
-    """How a subset's solve ended."""
-
-    CONVERGED = 0
-    ITERATION_LIMIT = 1
-    STALLED = 2
-    NOT_FINITE = 3
-    EMPTY = 4
-
-
-@dataclass(frozen=True)
-class Solutions:
-    """Minimisers of m subset regressions.
-
-    Attributes:
-        x: float64 [m, d]. loss: float64 [m], F_S(x_S). gradient_norm: float64 [m], ‖∇F_S(x_S)‖.
-        iterations: int32 [m]. status: int32 [m], see `Status`.
-    """
-
-    x: np.ndarray
-    loss: np.ndarray
-    gradient_norm: np.ndarray
-    iterations: np.ndarray
-    status: np.ndarray
 
 
 def sketch(
@@ -166,70 +152,6 @@ def lift(
     return _like(out, weights)
 
 
-def solve(
-    features: Array,
-    margins: Array,
-    group_ptr: Array | Sequence[int],
-    subsets: Array | Sequence[Sequence[int]],
-    *,
-    l2: float,
-    weights: Array | None = None,
-    always: Sequence[int] | None = None,
-    tol: float = 1e-6,
-    max_iterations: int = 500,
-    threads: int | None = None,
-) -> Solutions:
-    """Ridge logistic regressions over many subsets of groups of one data matrix (DESIGN §2, Estimate).
-
-    Each minimises F_S(x) = Σ_{i∈S} w_i softplus(-(h_i + g_i·x)) / Σ w_i + l2/2 ‖x‖² by L-BFGS from x = 0 until
-    ‖∇F_S(x)‖ ≤ tol ‖∇F_S(0)‖. A subset that cannot be solved has a status, never an exception.
-
-    Args:
-        features: [N, d], rows g_i sorted by group; kept in float32, summed in float64.
-        margins: [N], h_i. weights: [N], w_i ≥ 0; None is all one.
-        group_ptr: [n + 1]; group t holds the rows group_ptr[t] ... group_ptr[t + 1] - 1.
-        subsets: bool [m, n], or m lists of group indices.
-        always: groups that are in every subset.
-
-    Raises:
-        ValueError: shapes or indices do not fit.
-    """
-    matrix, bias, pointer = _array(features), _array(margins), np.asarray(_array(group_ptr), np.int64)
-    count = len(pointer) - 1
-    if matrix.ndim != 2 or bias.shape != matrix.shape[:1]:
-        raise ValueError(f"features [N, d] and margins [N] do not fit: {matrix.shape} and {bias.shape}")
-    if count < 0 or pointer[0] != 0 or pointer[-1] != len(matrix) or (np.diff(pointer) < 0).any():
-        raise ValueError(f"group_ptr must rise from 0 to N = {len(matrix)}, got {pointer.tolist()[:8]}")
-    weight = None if weights is None else _array(weights)
-    if weight is not None and (weight.shape != bias.shape or (weight < 0).any()):
-        raise ValueError(f"weights must be {bias.shape} numbers >= 0")
-    if not (l2 >= 0 and tol >= 0):
-        raise ValueError(f"l2 and tol must be >= 0, got {l2} and {tol}")
-    masks = subset_masks(subsets, count)
-    masks |= subset_masks([list(always or ())], count)
-    m, d = len(masks), matrix.shape[1]
-    outputs = (np.zeros((m, d)), np.zeros(m), np.zeros(m), np.zeros(m, np.int32), np.zeros(m, np.int32))
-    limits = {"l2": l2, "tol": tol, "max_iterations": max_iterations, "threads": threads or torch.get_num_threads()}
-    native.solve(outputs, matrix, bias, weight, pointer, masks, **limits)
-    return Solutions(*outputs)
-
-
-def subset_masks(subsets: Array | Sequence[Sequence[int]], count: int) -> np.ndarray:
-    """Subsets of `count` groups as a fresh bool [m, count], from a mask or from m lists of indices."""
-    if isinstance(subsets, (torch.Tensor, np.ndarray)):
-        masks = np.array(_array(subsets))
-        if masks.ndim != 2 or masks.shape[1] != count or masks.dtype not in (np.bool_, np.uint8):
-            raise ValueError(f"subsets must be bool [m, {count}] or lists of indices, got {masks.dtype} {masks.shape}")
-        return masks.astype(bool)
-    masks = np.zeros((len(subsets), count), bool)
-    for row, members in zip(masks, subsets, strict=True):
-        chosen = np.asarray(members, np.int64)
-        if chosen.size and (chosen.min() < 0 or chosen.max() >= count):
-            raise ValueError(f"a subset names groups {chosen.min()} to {chosen.max()}, but there are {count} groups")
-        row[chosen] = True
-    return masks
-
-
 def _check_plan(dim: int, distribution: str, offset: int, threads: int | None) -> None:
     if dim < 1:
         raise ValueError(f"dim must be 1 or more, got {dim}")
@@ -257,12 +179,6 @@ def _lengths(lengths: Array | Sequence[int], x: torch.Tensor) -> torch.Tensor:
 
 def _tensor(array: Array) -> torch.Tensor:
     return array if isinstance(array, torch.Tensor) else torch.from_numpy(np.asarray(array))
-
-
-def _array(array: Array | Sequence) -> np.ndarray:
-    if not isinstance(array, torch.Tensor):
-        return np.asarray(array)
-    return (array.float() if array.dtype == torch.bfloat16 else array).detach().cpu().numpy()
 
 
 def _like(tensor: torch.Tensor, example: Array) -> Array:

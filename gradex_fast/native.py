@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -77,28 +78,69 @@ def lift(out: torch.Tensor, weights: torch.Tensor, *, key: int, offset: int, sca
         _native.lift_cpu(arguments, threads)
 
 
-def solve(
-    outputs: tuple[np.ndarray, ...],
+class SubsetSolver:
+    """`csrc/solve.h` over arrays that it keeps alive: features [N, d], margins [N], weights [N] or None, group_ptr."""
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        margins: np.ndarray,
+        weights: np.ndarray | None,
+        group_ptr: np.ndarray,
+        *,
+        threads: int,
+    ) -> None:
+        self._features = np.ascontiguousarray(features, np.float32)
+        self._margins = np.ascontiguousarray(margins, np.float64)
+        self._weights = None if weights is None else np.ascontiguousarray(weights, np.float64)
+        self._group_ptr = np.ascontiguousarray(group_ptr, np.int64)
+        inputs = [_data(array) for array in (self._features, self._margins, self._weights, self._group_ptr)]
+        self._solver = _native.SubsetSolver(inputs, (*self._features.shape, len(self._group_ptr) - 1), threads)
+
+    def solve(
+        self,
+        outputs: tuple[np.ndarray, ...],
+        subsets: np.ndarray,
+        *,
+        l2: float,
+        tol: float,
+        max_iterations: int,
+        threads: int,
+        progress: Callable[[int], object] | None,
+    ) -> int:
+        """Fill outputs = (x, iterations, status), contiguous; `solve.h` has their dtypes.
+
+        Returns how many of the subsets needed float64.
+        """
+        subsets = np.ascontiguousarray(subsets, np.uint8)
+        limits = (l2, tol, max_iterations, threads)
+        return self._solver.solve([_data(array) for array in outputs], _data(subsets), len(subsets), *limits, progress)
+
+    def evaluate(self, outputs: tuple[np.ndarray, ...], x: np.ndarray, subsets: np.ndarray, *, l2: float, threads: int):
+        """Fill outputs = (loss, gradient_norm), float64 [m], of every subset at its x [m, d]."""
+        subsets, x = np.ascontiguousarray(subsets, np.uint8), np.ascontiguousarray(x, np.float64)
+        addresses = [_data(array) for array in outputs]
+        self._solver.evaluate(addresses, _data(x), _data(subsets), len(subsets), l2, threads)
+
+
+def losses(
+    mean: np.ndarray,
+    losses: np.ndarray | None,
+    x: np.ndarray,
     features: np.ndarray,
     margins: np.ndarray,
-    weights: np.ndarray | None,
-    group_ptr: np.ndarray,
-    subsets: np.ndarray,
     *,
-    l2: float,
-    tol: float,
-    max_iterations: int,
     threads: int,
 ) -> None:
-    """Fill outputs = (x, loss, gradient_norm, iterations, status); `csrc/solve.h` has dtypes and the equation."""
-    features = np.ascontiguousarray(features, np.float32)
-    margins = np.ascontiguousarray(margins, np.float64)
-    weights = None if weights is None else np.ascontiguousarray(weights, np.float64)
-    group_ptr = np.ascontiguousarray(group_ptr, np.int64)
-    subsets = np.ascontiguousarray(subsets, np.uint8)
-    inputs = [0 if array is None else array.ctypes.data for array in (features, margins, weights, group_ptr, subsets)]
-    shape = (*features.shape, len(group_ptr) - 1, len(subsets))
-    _native.solve_cpu([array.ctypes.data for array in outputs], inputs, shape, l2, tol, max_iterations, threads)
+    """Fill mean float64 [m] and losses float32 [m, v] of x [m, d]; `csrc/losses.h` has the equation."""
+    x = np.ascontiguousarray(x, np.float64)
+    features, margins = np.ascontiguousarray(features, np.float32), np.ascontiguousarray(margins, np.float64)
+    inputs = [_data(array) for array in (x, features, margins)]
+    _native.losses_cpu([_data(mean), _data(losses)], inputs, (len(x), *features.shape), threads)
+
+
+def _data(array: np.ndarray | None) -> int:
+    return 0 if array is None else array.ctypes.data
 
 
 def _ready(tensor: torch.Tensor) -> torch.Tensor:

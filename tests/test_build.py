@@ -21,6 +21,7 @@ EXTENSION = native._native.__file__
 LAYERS = [
     {"_native"},
     {"native", "reference"},
+    {"regression"},
     {"errors", "types", "kernels"},
     {"files", "metrics", "progress", "recipe"},
     {"workspace", "model", "losses", "batch", "capture", "selfcheck", "preflight"},
@@ -28,8 +29,13 @@ LAYERS = [
     {"state", "finetuning", "outputs", "summary", "pipeline"},
     {"demo", "doctor", "plan", "cli", "__main__"},
 ]
-SEALED = LAYERS[0] | LAYERS[1] | LAYERS[2] | LAYERS[5]  # LAYERS[5] are the stages
-ONLY = {"native": {"_native"}, "reference": set(), "kernels": {"native", "reference"}}
+SEALED = LAYERS[0] | LAYERS[1] | LAYERS[2] | LAYERS[3] | LAYERS[6]  # LAYERS[6] are the stages
+ONLY = {
+    "native": {"_native"},
+    "reference": set(),
+    "regression": {"native"},
+    "kernels": {"native", "reference", "regression"},
+}
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 
 
@@ -108,12 +114,12 @@ def test_vector_code_is_only_where_it_was_asked_for() -> None:
     """An inline function compiled for AVX must not stand in for the portable one: it would stop an older machine."""
     if "avx2" not in native.instruction_sets():
         pytest.skip("not an x86 machine with AVX2")
-    function, using = "", {"avx2": set(), "avx512": set(), "other": set()}
+    function, using = "", {"avx2": set(), "avx512": set(), "avx512bf16": set(), "other": set()}
     for line in output_of("objdump", "-dC", "--no-show-raw-insn", EXTENSION).splitlines():
         if line.endswith(">:"):
             function = line
         elif re.search(r":\tv[a-z]|%[xyz]mm(1[6-9]|2\d|3[01])|%k[1-7]", line):
-            named = re.search(r"gradex::(avx2|avx512)::", function)
+            named = re.search(r"gradex::(avx2|avx512(?:bf16)?)::", function)
             using[named[1] if named else "other"].add(function)
     assert using["avx512"] and using["avx2"], "the disassembly was not understood"
     assert not using["other"]

@@ -1,0 +1,97 @@
+// Vectors of floats, as wide as the instruction set has them; the only intrinsics of the solver are here.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
+#include "target.h"
+
+namespace gradex {
+inline namespace GRADEX_ISA {
+
+#if defined(__AVX512F__)
+constexpr int64_t kVectorLanes = 16;
+constexpr int kTileVectors = 4, kTileColumns = 6;  // 24 sums, 4 + 1 operands of 32 registers
+#elif defined(__AVX2__)
+constexpr int64_t kVectorLanes = 8;
+constexpr int kTileVectors = 3, kTileColumns = 4;  // 12 sums, 3 + 1 operands of 16 registers
+#else
+constexpr int64_t kVectorLanes = 4;
+constexpr int kTileVectors = 3, kTileColumns = 4;
+#endif
+
+typedef float Vector __attribute__((vector_size(sizeof(float) * kVectorLanes)));
+typedef int32_t IntVector __attribute__((vector_size(sizeof(int32_t) * kVectorLanes)));
+
+template <class To, class From>
+GRADEX_INLINE To bit_cast(const From& from) {
+  static_assert(sizeof(To) == sizeof(From), "same size");
+  To to;
+  std::memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+template <class Loaded = Vector>
+GRADEX_INLINE Loaded load(const void* from) {
+  Loaded loaded;
+  std::memcpy(&loaded, from, sizeof(Loaded));
+  return loaded;
+}
+
+GRADEX_INLINE void store(void* to, const Vector& value) { std::memcpy(to, &value, sizeof(Vector)); }
+
+GRADEX_INLINE Vector splat(float value) { return value - Vector{}; }
+
+// What one step of a product's sum reads of each factor: a number, or a pair of bfloat16. A word holds it.
+struct Single {
+  using Word = float;
+  using Words = Vector;
+  static constexpr int64_t kDepth = 1;          // terms in a word
+  using Sum = double;                           // of the gradient, across blocks of rows
+  static constexpr double kResolution = 1e-11;  // a decrement below this share of the first is lost in rounding
+  // (e^r - 1 - r) / r^2: as exact as float32.
+  static constexpr float kExpTail[] = {1 / 2.0f, 1 / 6.0f, 1 / 24.0f, 1 / 120.0f, 1 / 720.0f, 1 / 5040.0f};
+  static Word pack(const float* terms) { return terms[0]; }
+  static float rounded(float value) { return value; }
+  static GRADEX_INLINE Words splat_word(Word word) { return splat(word); }
+  static GRADEX_INLINE Vector multiply_add(Vector sum, Words a, Words b) { return sum + a * b; }
+  static GRADEX_INLINE void store_words(Word* to, const Vector& terms) { store(to, terms); }
+};
+
+// The nearest bfloat16 (ties to even) of a finite float.
+inline uint32_t bfloat16_bits(float value) {
+  const uint32_t bits = bit_cast<uint32_t>(value);
+  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+#ifdef __AVX512BF16__
+struct Pair {
+  using Word = uint32_t;
+  using Words = IntVector;
+  static constexpr int64_t kDepth = 2;
+  using Sum = float;
+  static constexpr double kResolution = 1e-6;
+  static constexpr float kExpTail[] = {1 / 2.0f, 1 / 6.0f, 1 / 24.0f, 1 / 120.0f};  // 1e-5; a bfloat16 has 4e-3
+  static Word pack(const float* terms) { return bfloat16_bits(terms[0]) | bfloat16_bits(terms[1]) << 16; }
+  static float rounded(float value) { return bit_cast<float>(bfloat16_bits(value) << 16); }
+  static GRADEX_INLINE Words splat_word(Word word) { return static_cast<int32_t>(word) - Words{}; }
+  static GRADEX_INLINE Vector multiply_add(Vector sum, Words a, Words b) {
+    return bit_cast<Vector>(_mm512_dpbf16_ps(bit_cast<__m512>(sum), bit_cast<__m512bh>(a), bit_cast<__m512bh>(b)));
+  }
+  // Lanes 0 ... 15 become eight words.
+  static GRADEX_INLINE void store_words(Word* to, const Vector& terms) {
+    const __m256bh rounded = _mm512_cvtneps_pbh(bit_cast<__m512>(terms));
+    std::memcpy(to, &rounded, sizeof(rounded));
+  }
+};
+using Element = Pair;
+#else
+using Element = Single;
+#endif
+
+}  // namespace GRADEX_ISA
+}  // namespace gradex
