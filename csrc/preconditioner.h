@@ -17,7 +17,15 @@ class Preconditioner {
   // hessian [dim, dim], of which the lower triangle is read; not `usable` where that is singular.
   Preconditioner(const Array<double>& hessian, int64_t dim) : dim_(dim), vectors_(divide_up(dim, kVectorLanes)) {
     usable_ = regularised_cholesky(&factor_, hessian, dim);
+  }
+
+  bool usable() const { return usable_; }
+  const Array<double>& factor() const { return factor_; }
+
+  // Before `apply` may be called.
+  void invert() {
     if (!usable_) return;
+    const int64_t dim = dim_;
     inverse_.resize(static_cast<size_t>(vectors_ * kVectorLanes * dim));
     Array<double> column(dim);
     for (int64_t k = 0; k < dim; ++k) {
@@ -29,9 +37,6 @@ class Preconditioner {
       }
     }
   }
-
-  bool usable() const { return usable_; }
-  const Array<double>& factor() const { return factor_; }
 
   // vectors[c] [padded dim] = inverse * vectors[c], for kTileColumns of them; scratch [padded dim * kTileColumns].
   void apply(float* const* vectors, float* scratch) const {

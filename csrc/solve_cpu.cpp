@@ -70,20 +70,23 @@ class Solver final : public SubsetSolver {
     Array<double> whole(data_.dim);
     for (int64_t t = 0; t < data_.groups; ++t)
       if (usable_[t]) axpy(whole.data(), 1.0, at.gradient.data() + t * data_.dim, data_.dim);
-    const Preconditioner preconditioner(hessian(a, at.x), data_.dim);
-    std::optional<GroupHessians> hessians;
-    if (GroupHessians::worthwhile(data_)) hessians.emplace(data_, usable_, at.x.data(), a.threads);
+    std::optional<GroupHessians<Element>> hessians;
+    if (GroupHessians<Element>::worthwhile(data_)) hessians.emplace(data_, usable_, at.x.data(), a.threads);
+    Preconditioner preconditioner(hessians ? mean_hessian(a, hessians->total()) : hessian(a, at.x), data_.dim);
+    if (!hessians) preconditioner.invert();
     const SharedStart<Element> shared{data_,   rows_, groups_,        usable_,
                                       at,      whole, preconditioner, hessians ? &*hessians : nullptr,
                                       weight_, a.l2,  a.tol,          a.max_iterations};
 
     const int64_t size = std::clamp<int64_t>(a.subset_count / (4 * a.threads), 4 * kTileColumns, 256);
     Array<Ending> endings(a.subset_count, Ending::open);
+    Array<std::unique_ptr<SubsetChunk<Element>>> chunks(a.threads);  // a worker's, for all that it solves
     Progress progress(a);
     parallel_for_worker(divide_up(a.subset_count, size), a.threads, [&](int64_t chunk, int worker) {
       if (progress.stopped()) return;
       const int64_t first = chunk * size, count = std::min(size, a.subset_count - first);
-      solve_chunk(a, shared, first, count, endings.data());
+      if (!chunks[worker]) chunks[worker] = std::make_unique<SubsetChunk<Element>>(shared, size);
+      solve_chunk(a, shared, first, count, chunks[worker].get(), endings.data());
       progress.add(std::count(endings.begin() + first, endings.begin() + first + count, Ending::converged), worker);
     });
     Array<int64_t> rest;
@@ -124,14 +127,20 @@ class Solver final : public SubsetSolver {
     return too_wide() ? Array<double>(data_.dim) : union_start(data_, usable_, a.l2, a.threads);
   }
 
+  Array<double> mean_hessian(const SolveArguments& a, Array<double> sum) const {
+    for (double& entry : sum) entry /= weight_;
+    for (int64_t k = 0; k < data_.dim; ++k) sum[k * data_.dim + k] += a.l2;
+    return sum;
+  }
+
   Array<double> hessian(const SolveArguments& a, const Array<double>& x) const {
     if (too_wide()) return Array<double>(data_.dim * data_.dim);
     return RowSample(data_, usable_, a.l2, std::max<int64_t>(40'000, 16 * data_.dim), a.threads).at(x.data()).hessian;
   }
 
   void solve_chunk(const SolveArguments& a, const SharedStart<Element>& shared, int64_t first, int64_t count,
-                   Ending* endings) const {
-    SubsetChunk<Element> chunk(shared, count);
+                   SubsetChunk<Element>* chunk, Ending* endings) const {
+    chunk->clear();
     for (int64_t i = 0; i < count; ++i) {
       const uint8_t* subset = a.subsets + (first + i) * data_.groups;
       const SubsetSums sums = subset_sums(subset, groups_, shared.at);
@@ -144,16 +153,16 @@ class Solver final : public SubsetSolver {
         write(a, first + i, kEmpty, 0);
       } else {
         endings[first + i] = Ending::open;
-        chunk.start(i, subset, sums);
+        chunk->start(i, subset, sums);
       }
     }
-    chunk.run();
+    chunk->run();
     for (int64_t i = 0; i < count; ++i) {
       if (endings[first + i] != Ending::open) continue;
-      const Problem& problem = chunk.problem(i);
+      const Problem& problem = chunk->problem(i);
       const SolveStatus status = problem.ending == Ending::iteration_limit ? kIterationLimit : kConverged;
       endings[first + i] = problem.ending;
-      chunk.write_x(i, a.x + (first + i) * data_.dim);
+      chunk->write_x(i, a.x + (first + i) * data_.dim);
       write(a, first + i, status, problem.iterations);
     }
   }

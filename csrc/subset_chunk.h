@@ -25,10 +25,10 @@ struct SharedStart {
   const Array<GroupSums>& groups;  // [groups]
   const Array<uint8_t>& usable;    // [groups], 1 = finite, with rows
   const Expansion& at;
-  const Array<double>& whole;            // [dim], sum of at.gradient over the usable groups
-  const Preconditioner& preconditioner;  // of the union
-  const GroupHessians* hessians;         // or nullptr: then the union's is every subset's preconditioner
-  double weight;                         // sum over the usable groups
+  const Array<double>& whole;              // [dim], sum of at.gradient over the usable groups
+  const Preconditioner& preconditioner;    // of the union
+  const GroupHessians<Element>* hessians;  // or nullptr: then the union's is every subset's preconditioner
+  double weight;                           // sum over the usable groups
   double l2, tol;
   int32_t max_iterations;
 };
@@ -53,8 +53,10 @@ class SubsetChunk {
   static constexpr int32_t kPairs = 6, kPasses = 12;
   static constexpr float kSmallestGradient = 1e-10f;  // of a smaller one float32 products may underflow
 
+  // Room for `count` subsets.
   SubsetChunk(const SharedStart<Element>& shared, int64_t count)
       : shared_(shared), dim_(shared.data.dim), padded_(shared.rows.padded_dim()), problems_(count) {
+    if (shared.hessians) factors_.emplace(*shared.hessians, count);
     const auto size = static_cast<size_t>((count + 1) * padded_);  // the last is nobody's
     for (auto* vectors : {&start_gradient_, &gradient_, &shift_, &direction_, &trial_}) vectors->resize(size);
     for (int32_t pair = 0; pair < kPairs; ++pair) steps_[pair].resize(size), changes_[pair].resize(size);
@@ -62,6 +64,12 @@ class SubsetChunk {
     sums_.resize(size);
     scratch_.resize(static_cast<size_t>(padded_ * kTileColumns));
     for (auto* scalars : {&rho_, &alpha_}) scalars->resize(static_cast<size_t>(count * kPairs));
+  }
+
+  // Forgets its subsets.
+  void clear() {
+    std::fill(problems_.begin(), problems_.end(), Problem{});
+    active_.clear();
   }
 
   // Puts subset `index` of the chunk at the expansion point.
@@ -73,6 +81,7 @@ class SubsetChunk {
     float* start = at(start_gradient_, index);
     for (int64_t k = 0; k < dim_; ++k) start[k] = static_cast<float>(gradient[k] / weight + l2 * x[k]);
     std::copy(start, start + padded_, at(gradient_, index));
+    std::fill_n(at(shift_, index), padded_, 0.0f);
     const double loss = sums.loss / weight + 0.5 * l2 * dot(x.data(), x.data(), dim_);
     const bool like_union = weight >= 0.5 * shared_.weight && sums.groups.rows >= 4 * dim_;
     problems_[index] = {subset, weight, loss, loss, like_union, 0.0, 0.0, 0.0, 0, 0, Ending::open};
@@ -132,7 +141,6 @@ class SubsetChunk {
 
   void factorise() {
     const auto count = static_cast<int64_t>(problems_.size());
-    factors_.emplace(*shared_.hessians, count);
     factors_->factorise(
         count, shared_.data.groups, shared_.l2,
         [&](int64_t index) { return is_open(index) ? problems_[index].subset : nullptr; },
@@ -264,7 +272,7 @@ class SubsetChunk {
   Array<Sum> sums_;                                                     // [count + 1, padded dim]
   Array<float> scratch_;
   Array<PassColumn<Element>> columns_;
-  std::optional<SubsetFactors> factors_;
+  std::optional<SubsetFactors<Element>> factors_;
 };
 
 }  // namespace GRADEX_ISA
