@@ -1,0 +1,60 @@
+// What the subsets of a chunk share, and what each of them is.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "expansion.h"
+#include "packed_rows.h"
+#include "preconditioner.h"
+
+namespace gradex {
+inline namespace GRADEX_ISA {
+
+template <class Element>
+struct ChunkShared {
+  const SubsetData& data;
+  const PackedRows<Element>& rows;
+  const Expansion& at;
+  const Preconditioner* preconditioner;  // inverse of about every subset's Hessian, or nullptr: each has its own
+  double l2, tol;
+  int32_t max_iterations;
+};
+
+// How far the preconditioner can be taken for the inverse of a subset's Hessian.
+enum class Trust : uint8_t { none, of_union, own };
+
+// A subset at the expansion point.
+struct ChunkStart {
+  const uint8_t* subset;   // [groups]
+  double weight;           // sum of w_i
+  double loss;             // F
+  const double* gradient;  // [dim], of F
+  Trust trust;
+};
+
+// near: needs double precision to come closer; hard: and a Hessian of its own.
+enum class Ending : uint8_t { open, converged, iteration_limit, near, hard };
+
+struct Problem {
+  const uint8_t* subset;  // [groups], or nullptr for none
+  double weight, loss_at_start, loss;
+  double decrement, last_decrement, first_decrement;  // g.Hg, about 2 (F - min F); 0 before there is one
+  double gradient_norm;
+  int32_t iterations;  // and pairs of the history
+  Trust trust;
+  Ending ending;
+};
+
+// F - min F after the step that is about to be taken, which contracts the decrement by at most twice what the last one
+// did, if the Hessian is nearly right. Certain is only
+// F - min F <= |g|^2 / (2 l2); of a union's Hessian, which may hold curvature that the subset lacks, that is asked too.
+inline double expected_gap(const Problem& problem, double l2, double tol) {
+  const double bound = problem.gradient_norm * problem.gradient_norm / (2.0 * l2);
+  const bool likely =
+      problem.trust == Trust::own || (problem.trust == Trust::of_union && bound <= 100.0 * tol * problem.loss);
+  return likely ? std::min(bound, problem.decrement * problem.decrement / problem.last_decrement) : bound;
+}
+
+}  // namespace GRADEX_ISA
+}  // namespace gradex
