@@ -5,6 +5,7 @@
 #include <array>
 #include <exception>
 #include <memory>
+#include <tuple>
 
 #include "instruction_set.h"
 #include "lift.h"
@@ -88,6 +89,23 @@ int64_t solve(const SubsetSolver& solver, std::array<uintptr_t, 3> outputs, uint
   return exact;
 }
 
+std::unique_ptr<NeighbourSearch> neighbours(const SubsetSolver& solver, std::array<uintptr_t, 2> validation,
+                                            int64_t rows, double l2, int32_t threads) {
+  return solver.neighbours({pointer<const float>(validation[0]), pointer<const double>(validation[1]), rows}, l2,
+                           threads);
+}
+
+std::tuple<int64_t, double, double, int64_t> best_neighbour(NeighbourSearch* search, uintptr_t x, uintptr_t subset,
+                                                            uintptr_t moves, int64_t count) {
+  const NeighbourSearch::Best best =
+      search->best(pointer<double>(x), pointer<const uint8_t>(subset), pointer<const int64_t>(moves), count);
+  return {best.move, best.loss, best.now, best.solved};
+}
+
+void solve_neighbours(NeighbourSearch* search, uintptr_t x, uintptr_t subset, uintptr_t moves, int64_t count) {
+  search->solve(pointer<double>(x), pointer<const uint8_t>(subset), pointer<const int64_t>(moves), count);
+}
+
 void evaluate(const SubsetSolver& solver, std::array<uintptr_t, 2> outputs, uintptr_t x, uintptr_t subsets,
               int64_t count, double l2, int32_t threads) {
   solver.evaluate({pointer<double>(outputs[0]), pointer<double>(outputs[1]), pointer<const double>(x),
@@ -110,11 +128,16 @@ PYBIND11_MODULE(_native, m) {
   m.def("sketch_cpu_workspace", &gradex::sketch_cpu_workspace);
   m.def("sketch_cpu", &gradex::sketch_cpu, Release());
   m.def("lift_cpu", &gradex::lift_cpu, Release());
+  m.attr("largest_search_dim") = kLargestSearchDim;
   m.def("losses_cpu", &losses, Release());
   py::class_<SubsetSolver>(m, "SubsetSolver")
       .def(py::init(&subset_solver), Release())
       .def("solve", &solve)
-      .def("evaluate", &evaluate, Release());
+      .def("evaluate", &evaluate, Release())
+      .def("neighbours", &neighbours, py::keep_alive<0, 1>(), Release());
+  py::class_<NeighbourSearch>(m, "NeighbourSearch")
+      .def("best", &best_neighbour, Release())
+      .def("solve", &solve_neighbours, Release());
   m.def("philox", &philox_words);
   m.def("instruction_sets", &instruction_sets);
   m.def("instruction_set", &instruction_set);

@@ -30,6 +30,7 @@ struct ChunkStart {
   double weight;           // sum of w_i
   double loss;             // F
   const double* gradient;  // [dim], of F
+  int64_t rows;
   Trust trust;
 };
 
@@ -41,19 +42,29 @@ struct Problem {
   double weight, loss_at_start, loss;
   double decrement, last_decrement, first_decrement;  // g.Hg, about 2 (F - min F); 0 before there is one
   double gradient_norm;
+  double contraction;  // the best so far, of the decrement by a step
+  double rounding;     // see rounding_share
   int32_t iterations;  // and pairs of the history
   Trust trust;
   Ending ending;
 };
 
-// F - min F after the step that is about to be taken, which contracts the decrement by at most twice what the last one
+// What rounding adds to the decrement, as a share of the first: it is an independent error of every row, and shifts x
+// as a sample of so many rows does, by sqrt(d / rows) of it.
+template <class Element>
+double rounding_share(int64_t dim, int64_t rows) {
+  return Element::kRounding * Element::kRounding * static_cast<double>(dim) / static_cast<double>(rows);
+}
+
+// F - min F after the step that is about to be taken, which contracts the decrement by at most twice what one before
 // did, if the Hessian is nearly right. Certain is only
 // F - min F <= |g|^2 / (2 l2); of a union's Hessian, which may hold curvature that the subset lacks, that is asked too.
 inline double expected_gap(const Problem& problem, double l2, double tol) {
   const double bound = problem.gradient_norm * problem.gradient_norm / (2.0 * l2);
   const bool likely =
       problem.trust == Trust::own || (problem.trust == Trust::of_union && bound <= 100.0 * tol * problem.loss);
-  return likely ? std::min(bound, problem.decrement * problem.decrement / problem.last_decrement) : bound;
+  const double gap = likely ? std::min(bound, problem.decrement * problem.contraction) : bound;
+  return gap + 0.5 * problem.rounding * problem.first_decrement;
 }
 
 }  // namespace GRADEX_ISA

@@ -62,7 +62,7 @@ class ExactSolve {
     const auto terms = static_cast<double>(sums.rows + dim_);
     const double rounding = std::numeric_limits<double>::epsilon() * std::sqrt(terms);
     Array<double> zero(dim_), gradient(dim_);
-    value_at_zero_ = objective_(zero.data(), gradient.data());
+    if (tol > 0.0) value_at_zero_ = objective_(zero.data(), gradient.data());
     options_.tol = tol;
     options_.l2 = objective.l2;
     options_.gradient_target =
@@ -73,10 +73,10 @@ class ExactSolve {
     gradient_step_ = 1.0 / (objective.l2 + sums.curvature / sums.weight);
   }
 
-  // From x, or from 0 where F is lower. factor: Cholesky, of the union's Hessian, or nullptr.
+  // From x; if tol > 0 from 0 where F is lower there. factor: Cholesky, of the union's Hessian, or nullptr.
   Minimum run(double* x, const double* factor) {
     constexpr int32_t kSteps = 6;  // with one Hessian, before a new one is worth its price
-    if (const double value = objective_(x, vectors_.gradient); !(value <= value_at_zero_)) std::fill(x, x + dim_, 0.0);
+    if (options_.tol > 0.0 && !(objective_(x, vectors_.gradient) <= value_at_zero_)) std::fill(x, x + dim_, 0.0);
     Minimum minimum = factor ? newton(x, factor, kSteps, false) : end_of_none();
     Array<double> own;
     while (minimum.status == MinimizeStatus::iteration_limit && left_ > 0 && dim_ <= kLargestHessian &&

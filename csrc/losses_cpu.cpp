@@ -13,12 +13,6 @@ namespace gradex {
 inline namespace GRADEX_ISA {
 namespace {
 
-// log(1 + e^u) = max(u, 0) + log(1 + e^-|u|)
-GRADEX_INLINE Vector softplus(const Vector& u) {
-  const Vector zero{}, size = u < zero ? -u : u, e = exp_minus_one<Single>(size < 80.0f ? -size : splat(-80.0f));
-  return (u > zero ? u : zero) + log_positive(2.0f + e);
-}
-
 // kTileColumns points, or the last few.
 void add_points(const LossArguments& a, const PackedRows<Single>& rows, const Array<float>& margins, int64_t first) {
   const int64_t count = std::min<int64_t>(kTileColumns, a.points - first), stride = a.dim * kVectorLanes;
@@ -33,7 +27,7 @@ void add_points(const LossArguments& a, const PackedRows<Single>& rows, const Ar
       tile_product<Single, vectors>(losses, rows.by_row(*block), stride, kVectorLanes, right, a.dim);
       for (int v = 0; v < vectors; ++v) {
         const Vector h = load(margins.data() + block->packed + v * kVectorLanes);
-        for (int c = 0; c < kTileColumns; ++c) total[c] += losses[v][c] = softplus(-(h + losses[v][c]));
+        for (int c = 0; c < kTileColumns; ++c) total[c] += losses[v][c] = softplus(-(h + losses[v][c])).value;
       }
       for (int64_t c = 0; c < count; ++c) {
         for (int64_t lane = 0; lane < kVectorLanes; ++lane) sums[c] += static_cast<double>(total[c][lane]);

@@ -47,6 +47,29 @@ struct EvaluateArguments {
   int32_t threads;
 };
 
+// Rows whose mean loss at x_S is to be made small.
+struct ValidationData {
+  const float* features;  // [rows, dim]
+  const double* margins;  // [rows]
+  int64_t rows;
+};
+
+// Subsets that differ from one subset S by one group: S with a group that it lacks, or without one that it holds.
+class NeighbourSearch {
+ public:
+  struct Best {
+    int64_t move;      // position in `moves`
+    double loss, now;  // mean validation loss at its minimum, and at S's
+    int64_t solved;    // how many moves were solved and not only screened
+  };
+  virtual ~NeighbourSearch() = default;
+  // The move of lowest validation loss, the first of equals; x [dim] out, its minimum. A move that leaves no rows
+  // counts with x = 0.
+  virtual Best best(double* x, const uint8_t* subset, const int64_t* moves, int64_t count) = 0;
+  // x [count, dim] out, the minima of all moves.
+  virtual void solve(double* x, const uint8_t* subset, const int64_t* moves, int64_t count) = 0;
+};
+
 class SubsetSolver {
  public:
   virtual ~SubsetSolver() = default;
@@ -54,7 +77,12 @@ class SubsetSolver {
   // subsets. Returns how many subsets were solved one by one in double precision, as the rest cannot be.
   virtual int64_t solve(const SolveArguments& arguments) const = 0;
   virtual void evaluate(const EvaluateArguments& arguments) const = 0;
+  // For finite rows of at most kLargestSearchDim columns. Uses the solver, and the validation rows, while it lives.
+  virtual std::unique_ptr<NeighbourSearch> neighbours(const ValidationData& validation, double l2,
+                                                      int threads) const = 0;
 };
+
+constexpr int64_t kLargestSearchDim = 512;
 
 // Packs the rows for the instruction set in use.
 std::unique_ptr<SubsetSolver> make_subset_solver(const SubsetData& data, int threads);

@@ -49,17 +49,15 @@ class SubsetChunk {
     std::copy(start, start + padded_, at(gradient_, index));
     std::fill_n(at(shift_, index), padded_, 0.0f);
     const bool tiny = !(norm(at_start.gradient, dim_) >= kSmallestGradient);
-    problems_[index] = {at_start.subset,
-                        at_start.weight,
-                        at_start.loss,
-                        at_start.loss,
-                        0.0,
-                        0.0,
-                        0.0,
-                        0.0,
-                        0,
-                        at_start.trust,
-                        tiny ? Ending::near : Ending::open};
+    problems_[index] = Problem{};
+    Problem& problem = problems_[index];
+    problem.subset = at_start.subset;
+    problem.weight = at_start.weight;
+    problem.loss_at_start = problem.loss = at_start.loss;
+    problem.contraction = 1.0;
+    problem.rounding = rounding_share<Element>(dim_, at_start.rows);
+    problem.trust = at_start.trust;
+    problem.ending = tiny ? Ending::near : Ending::open;
     active_.push_back(index);
     keep_open();
   }
@@ -152,22 +150,25 @@ class SubsetChunk {
     if (problem.iterations == 0) {
       problem.first_decrement = problem.decrement;
     } else {
+      problem.contraction = std::min(problem.contraction, problem.decrement / problem.last_decrement);
       const double target = shared_.tol * std::min(problem.loss, 50.0 * problem.first_decrement);
+      if (expected_gap(problem, shared_.l2, shared_.tol) <= target) return finish(index, Ending::converged);
+      const double least = std::max(Element::kGrid, problem.rounding);
+      if (problem.decrement < least * problem.first_decrement) return finish(index, Ending::near);
       if (2.0 * problem.decrement > problem.last_decrement) return end(&problem, Ending::hard);
-      if (expected_gap(problem, shared_.l2, shared_.tol) <= target) return finish(index);
-      if (problem.decrement < Element::kResolution * problem.first_decrement) return end(&problem, Ending::near);
     }
     if (problem.iterations == shared_.max_iterations) end(&problem, Ending::iteration_limit);
   }
 
   static void end(Problem* problem, Ending ending) { problem->ending = ending; }
 
-  void finish(int64_t index) {
+  // Takes the last step, which is not rounded and so needs no evaluation to be better.
+  void finish(int64_t index, Ending ending) {
     Problem& problem = problems_[index];
     if (problem.iterations == shared_.max_iterations) return end(&problem, Ending::iteration_limit);
     axpy(at(shift_, index), 1.0f, at(direction_, index), padded_);
     ++problem.iterations;
-    end(&problem, Ending::converged);
+    end(&problem, ending);
   }
 
   // The trial point is one that the words can hold: its evaluation is exact but for the rows' rounding.

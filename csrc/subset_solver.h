@@ -129,6 +129,8 @@ class Solver final : public SubsetSolver {
     });
   }
 
+  std::unique_ptr<NeighbourSearch> neighbours(const ValidationData& validation, double l2, int threads) const override;
+
  private:
   SolveStart<Element> make_start(const SolveArguments& a) const {
     const bool wide = data_.dim > kLargestHessian;
@@ -199,7 +201,7 @@ class Solver final : public SubsetSolver {
     const double loss = sums.loss / weight + 0.5 * l2 * dot(x, x, data_.dim);
     const bool like_union = weight >= 0.5 * weight_ && sums.groups.rows >= 4 * data_.dim;
     const Trust trust = start.hessians ? Trust::own : like_union ? Trust::of_union : Trust::none;
-    return {subset, weight, loss, gradient->data(), trust};
+    return {subset, weight, loss, gradient->data(), sums.groups.rows, trust};
   }
 
   // From where the chunk left it.

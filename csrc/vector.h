@@ -50,9 +50,10 @@ GRADEX_INLINE Vector splat(float value) { return value - Vector{}; }
 struct Single {
   using Word = float;
   using Words = Vector;
-  static constexpr int64_t kDepth = 1;          // terms in a word
-  using Sum = double;                           // of the gradient, across blocks of rows
-  static constexpr double kResolution = 1e-11;  // a decrement below this share of the first is lost in rounding
+  static constexpr int64_t kDepth = 1;       // terms in a word
+  using Sum = double;                        // of the gradient, across blocks of rows
+  static constexpr double kRounding = 2e-7;  // of a row's product, relative
+  static constexpr double kGrid = 1e-12;     // square of the rounding of a point, relative
   // (e^r - 1 - r) / r^2: as exact as float32.
   static constexpr float kExpTail[] = {1 / 2.0f, 1 / 6.0f, 1 / 24.0f, 1 / 120.0f, 1 / 720.0f, 1 / 5040.0f};
   static Word pack(const float* terms) { return terms[0]; }
@@ -74,7 +75,8 @@ struct Pair {
   using Words = IntVector;
   static constexpr int64_t kDepth = 2;
   using Sum = float;
-  static constexpr double kResolution = 1e-6;
+  static constexpr double kRounding = 3e-3;
+  static constexpr double kGrid = 8e-6;
   static constexpr float kExpTail[] = {1 / 2.0f, 1 / 6.0f, 1 / 24.0f, 1 / 120.0f};  // 1e-5; a bfloat16 has 4e-3
   static Word pack(const float* terms) { return bfloat16_bits(terms[0]) | bfloat16_bits(terms[1]) << 16; }
   static float rounded(float value) { return bit_cast<float>(bfloat16_bits(value) << 16); }

@@ -25,18 +25,35 @@ GRADEX_INLINE Vector exp_minus_one(const Vector& x) {
   return power * (tail * (r * r) + r) + (power - 1.0f);
 }
 
-// log x for normal x > 0; x itself where that is infinite or NaN. Coefficients of the Cephes library's logf.
-GRADEX_INLINE Vector log_positive(const Vector& x) {
-  const IntVector bits = bit_cast<IntVector>(x);
-  const IntVector above = (bits & 0x007fffff) > 0x003504f3;  // mantissa over sqrt(2): -1 there
-  const IntVector exponent = (bits >> 23) - 127 - above;
-  const Vector m = bit_cast<Vector>(bits - (exponent << 23)) - 1.0f;  // sqrt(1/2) - 1 ... sqrt(2) - 1
+// log(1 + m), sqrt(1/2) - 1 <= m <= sqrt(2) - 1. Coefficients of the Cephes library's logf.
+GRADEX_INLINE Vector log_mantissa(const Vector& m) {
   constexpr float kTail[] = {3.3333331174e-1f,  -2.4999993993e-1f, 2.0000714765e-1f,
                              -1.6668057665e-1f, 1.4249322787e-1f,  -1.2420140846e-1f,
                              1.1676998740e-1f,  -1.1514610310e-1f, 7.0376836292e-2f};
-  const Vector e = __builtin_convertvector(exponent, Vector), square = m * m;
-  const Vector log = (horner(kTail, m) * (m * square) - e * 2.12194440e-4f - 0.5f * square + m) + e * 0.693359375f;
-  return x <= 3.4e38f ? log : x;
+  const Vector square = m * m;
+  return horner(kTail, m) * (m * square) - 0.5f * square + m;
+}
+
+// log(1 + y), y > -1: small where y is; y itself where that is infinite or NaN.
+GRADEX_INLINE Vector log_one_plus(const Vector& y) {
+  const Vector x = 1.0f + y;
+  const IntVector bits = bit_cast<IntVector>(x);
+  const IntVector above = (bits & 0x007fffff) > 0x003504f3;  // mantissa over sqrt(2): -1 there
+  const IntVector exponent = (bits >> 23) - 127 - above;
+  const Vector m = bit_cast<Vector>(bits - (exponent << 23)) - 1.0f, e = __builtin_convertvector(exponent, Vector);
+  const Vector log = log_mantissa(exponent == 0 ? y : m) - e * 2.12194440e-4f + e * 0.693359375f;
+  return x <= 3.4e38f ? log : y;
+}
+
+struct SoftplusVector {
+  Vector value;  // log(1 + e^u) = max(u, 0) + log(1 + e^-|u|)
+  Vector slope;  // 1 / (1 + e^-u)
+};
+
+GRADEX_INLINE SoftplusVector softplus(const Vector& u) {
+  const Vector zero{}, size = u < zero ? -u : u;
+  const Vector e = 1.0f + exp_minus_one<Single>(size < 80.0f ? -size : splat(-80.0f));
+  return {(u > zero ? u : zero) + log_one_plus(e), (u > zero ? splat(1.0f) : e) / (1.0f + e)};
 }
 
 }  // namespace GRADEX_ISA

@@ -123,6 +123,40 @@ class SubsetSolver:
         self._solver.evaluate(addresses, _data(x), _data(subsets), len(subsets), l2, threads)
 
 
+LARGEST_SEARCH_DIM: int = _native.largest_search_dim
+
+
+class NeighbourSearch:
+    """`csrc/solve.h` over a solver and validation rows [v, d] with margins [v], which it keeps alive."""
+
+    def __init__(
+        self, solver: SubsetSolver, features: np.ndarray, margins: np.ndarray, *, l2: float, threads: int
+    ) -> None:
+        self._features = np.ascontiguousarray(features, np.float32)
+        self._margins = np.ascontiguousarray(margins, np.float64)
+        addresses = [_data(self._features), _data(self._margins)]
+        self._solver, self._dim = solver, self._features.shape[1]
+        self._search = solver._solver.neighbours(addresses, len(self._margins), l2, threads)
+
+    def best(self, subset: np.ndarray, moves: np.ndarray) -> tuple[int, float, float, int, np.ndarray]:
+        """(position in moves [count], its loss, the subset's, how many moves were solved, x [d])."""
+        subset, moves, x = self._ready(subset, moves, 1)
+        return *self._search.best(_data(x), _data(subset), _data(moves), len(moves)), x[0]
+
+    def solve(self, subset: np.ndarray, moves: np.ndarray) -> np.ndarray:
+        """x [count, d] of every move."""
+        subset, moves, x = self._ready(subset, moves, len(moves))
+        self._search.solve(_data(x), _data(subset), _data(moves), len(moves))
+        return x
+
+    def _ready(self, subset: np.ndarray, moves: np.ndarray, count: int) -> tuple[np.ndarray, ...]:
+        return (
+            np.ascontiguousarray(subset, np.uint8),
+            np.ascontiguousarray(moves, np.int64),
+            np.zeros((count, self._dim)),
+        )
+
+
 def losses(
     mean: np.ndarray,
     losses: np.ndarray | None,

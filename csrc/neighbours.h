@@ -1,0 +1,392 @@
+// The neighbour search of csrc/solve.h: all moves by one Newton step at the subset's own minimum, then those that may
+// be the best by full solves, then those that still cannot be told apart in double precision.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <memory>
+
+#include "array.h"
+#include "exact_solve.h"
+#include "expansion.h"
+#include "move_hessians.h"
+#include "subset_chunk.h"
+#include "subset_solver.h"
+#include "validation.h"
+
+namespace gradex {
+inline namespace GRADEX_ISA {
+
+// How a move's effect on the validation loss is known: by a Newton step with the subset's own Hessian, or with that of
+// the subset that it leads to, or by a full solve.
+enum class Known : uint8_t { roughly, by_newton, solved };
+
+struct Move {
+  double change;    // of the mean validation loss
+  double error;     // that `change` is known to
+  double distance;  // |x - x_S| in the norm of the Hessian
+  Known known;
+};
+
+template <class Element>
+class Neighbours final : public NeighbourSearch {
+ public:
+  Neighbours(const Solver<Element>& solver, const ValidationData& validation, double l2, int threads)
+      : solver_(solver),
+        data_(solver.data()),
+        l2_(l2),
+        threads_(threads),
+        validation_(validation, data_.dim, threads),
+        hessians_(data_),
+        inverse_(Array<double>(), 0),
+        slope_(static_cast<size_t>(data_.dim)) {}
+
+  Best best(double* x, const uint8_t* subset, const int64_t* moves, int64_t count) override {
+    arrive(subset);
+    if (!(weight_ > 0.0)) return best_of_exact(x, moves, count);
+    x_found_.resize(static_cast<size_t>(count * data_.dim));
+    Array<Move> found = screen(moves, count);
+    raise(Known::by_newton, &found, moves);
+    raise(Known::solved, &found, moves);
+    return settle(x, found, moves);
+  }
+
+  void solve(double* x, const uint8_t* subset, const int64_t* moves, int64_t count) override {
+    arrive(subset);
+    Array<Move> found(static_cast<size_t>(count));
+    x_found_.assign(static_cast<size_t>(count * data_.dim), 0.0);
+    if (weight_ > 0.0) {
+      solve_moves(everything(count), &found, moves);
+    } else {
+      parallel_for(count, threads_, [&](int64_t i) { solve_exactly(moves[i], x_at(i)); });
+    }
+    std::copy(x_found_.begin(), x_found_.end(), x);
+  }
+
+ private:
+  static constexpr int64_t kChunk = 64;
+  static constexpr double kDrift = 0.06;   // of the margins, before the Hessians are taken anew
+  static constexpr double kExact = 1e-11;  // relative error of a loss in double precision
+  static constexpr double kTol = 1e-10;    // of a full solve
+  static constexpr int32_t kIterations = 500;
+
+  double* x_at(int64_t i) { return x_found_.data() + i * data_.dim; }
+  static Array<int64_t> everything(int64_t count) {
+    Array<int64_t> all(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; ++i) all[i] = i;
+    return all;
+  }
+  // S with or without the group.
+  Array<uint8_t> toggled(int64_t group) const {
+    Array<uint8_t> subset = subset_;
+    subset[group] ^= 1;
+    return subset;
+  }
+  double weight_of(int64_t group) const {
+    const double weight = solver_.group(group).weight;
+    return subset_[group] ? weight_ - weight : weight_ + weight;
+  }
+
+  // Expands everything around the minimum x_S over the subset.
+  void arrive(const uint8_t* subset) {
+    const int64_t groups = data_.groups;
+    if (subset_.empty() || !std::equal(subset, subset + groups, subset_.begin())) {
+      subset_.assign(subset, subset + groups);
+      x_.assign(static_cast<size_t>(data_.dim), 0.0);
+      if (solver_.add_up(subset).weight > 0.0) solve_subset(subset_, &x_, 1e-12, nullptr);
+    }
+    const GroupSums sums = solver_.add_up(subset);
+    weight_ = sums.weight;
+    rows_ = sums.rows;
+    now_ = validation_.loss(x_.data());
+    validation_.move_to(x_.data(), slope_.data());
+    if (!(weight_ > 0.0)) return;
+    at_ = expand(data_, solver_.rows(), x_, threads_);
+    loss_ = 0.0;
+    gradient_.assign(static_cast<size_t>(data_.dim), 0.0);
+    double curvature = 0.0;
+    for (int64_t t = 0; t < groups; ++t) {
+      if (!subset[t]) continue;
+      axpy(gradient_.data(), 1.0, at_.gradient.data() + t * data_.dim, data_.dim);
+      loss_ += at_.loss[t];
+      curvature += at_.curvature[t];
+    }
+    curvature_ = curvature / weight_;
+    if (hessians_.placed()) {
+      hessians_.follow(subset, at_.curvature, threads_);
+      measure_drift();
+    }
+    if (!(drift_ <= kDrift)) {
+      hessians_.move_to(x_.data(), subset, at_.curvature, threads_);
+      drift_ = 0.0;
+    }
+    measure_slope();
+  }
+
+  // Root mean square change of the margins since the Hessians were taken.
+  void measure_drift() {
+    const int64_t dim = data_.dim;
+    Array<double> shift(x_);
+    axpy(shift.data(), -1.0, hessians_.x().data(), dim);
+    const Array<double> hessian = hessians_.mean(weight_, 0.0);
+    double square = 0.0;
+    for (int64_t i = 0; i < dim; ++i)
+      square += shift[i] * (2.0 * dot(hessian.data() + i * dim, shift.data(), i) + hessian[i * dim + i] * shift[i]);
+    drift_ = std::sqrt(std::max(square, 0.0) / curvature_);
+  }
+
+  // The most that the validation loss can change with a unit of distance.
+  void measure_slope() {
+    inverse_ = Preconditioner(hessians_.mean(weight_, l2_), data_.dim);
+    inverse_.invert();
+    Array<double> solution(slope_);
+    if (inverse_.usable()) cholesky_solve(inverse_.factor().data(), solution.data(), data_.dim);
+    steepest_ =
+        inverse_.usable() ? std::sqrt(std::max(dot(solution.data(), slope_.data(), data_.dim), 0.0)) : unknown();
+  }
+
+  // F after a move, at x_S.
+  ChunkStart start_of(int64_t group, const uint8_t* subset, Array<double>* gradient) const {
+    const double sign = subset_[group] ? -1.0 : 1.0, weight = weight_of(group);
+    for (int64_t k = 0; k < data_.dim; ++k) {
+      const double sum = gradient_[k] + sign * at_.gradient[group * data_.dim + k];
+      (*gradient)[k] = sum / weight + l2_ * x_[k];
+    }
+    const double loss = (loss_ + sign * at_.loss[group]) / weight + 0.5 * l2_ * dot(x_.data(), x_.data(), data_.dim);
+    const int64_t rows = rows_ + (subset_[group] ? -1 : 1) * solver_.group(group).rows;
+    return {subset, weight, loss, gradient->data(), rows, Trust::own};
+  }
+
+  // Puts the moves `which` into chunks and calls body(chunk, first position, count) with each.
+  template <class Body>
+  void for_chunks(const Array<int64_t>& which, const int64_t* moves, const Body& body) {
+    const auto count = static_cast<int64_t>(which.size());
+    const int64_t size = std::clamp<int64_t>(divide_up(count, threads_), kTileColumns, kChunk);
+    const ChunkShared<Element> common{data_, solver_.rows(), at_, nullptr, l2_, kTol, kIterations};
+    parallel_for(divide_up(count, size), threads_, [&](int64_t index) {
+      const int64_t first = index * size, used = std::min(size, count - first);
+      SubsetChunk<Element> chunk(common, used);
+      Array<Array<uint8_t>> subsets(static_cast<size_t>(used));
+      Array<int64_t> groups(static_cast<size_t>(used));
+      Array<double> gradient(static_cast<size_t>(data_.dim));
+      for (int64_t i = 0; i < used; ++i) {
+        groups[i] = moves[which[first + i]];
+        subsets[i] = toggled(groups[i]);
+        if (weight_of(groups[i]) > 0.0) chunk.start(i, start_of(groups[i], subsets[i].data(), &gradient));
+      }
+      chunk.factorise([&](SubsetFactors* factors) { hessians_.fill(factors, groups.data(), used); });
+      body(&chunk, first, used);
+    });
+  }
+
+  // Every move by a Newton step with the Hessian of S. What that leaves out of the step is the group's own Hessian, as
+  // a share of the whole (of n random rows' covariance, the top eigenvalue is about (sqrt(n) + sqrt(d))^2 / n), and the
+  // Hessian's change, which is of the order of the margins' root mean square change.
+  Array<Move> screen(const int64_t* moves, int64_t count) {
+    Array<Move> found(static_cast<size_t>(count));
+    const int64_t padded = solver_.rows().padded_dim(), dim = data_.dim;
+    parallel_for(divide_up(count, kTileColumns), threads_, [&](int64_t tile) {
+      const int64_t first = tile * kTileColumns, used = std::min<int64_t>(kTileColumns, count - first);
+      Array<float> steps(static_cast<size_t>(kTileColumns * padded)), scratch(steps.size());
+      Array<double> gradients(static_cast<size_t>(kTileColumns * dim)), gradient(static_cast<size_t>(dim));
+      float* vectors[kTileColumns];
+      for (int64_t c = 0; c < kTileColumns; ++c) {
+        vectors[c] = steps.data() + c * padded;
+        if (c >= used || !(weight_of(moves[first + c]) > 0.0)) continue;
+        start_of(moves[first + c], nullptr, &gradient);
+        std::copy(gradient.begin(), gradient.end(), gradients.begin() + c * dim);
+        for (int64_t k = 0; k < dim; ++k) vectors[c][k] = static_cast<float>(-gradient[k]);
+      }
+      if (inverse_.usable()) inverse_.apply(vectors, scratch.data());
+      write_changes(
+          used, [&](int64_t c) { return vectors[c]; },
+          [&](int64_t c, double change) {
+            double decrement = 0.0;
+            for (int64_t k = 0; k < dim; ++k) decrement -= gradients[c * dim + k] * static_cast<double>(vectors[c][k]);
+            const int64_t group = moves[first + c];
+            const double root = std::sqrt(static_cast<double>(solver_.group(group).rows)) + std::sqrt(1.0 * dim);
+            found[first + c] =
+                judged(group, change, decrement, root * root / static_cast<double>(rows_), Known::roughly);
+          });
+    });
+    return found;
+  }
+
+  Move judged(int64_t group, double change, double decrement, double left_out, Known known) const {
+    const double distance = std::sqrt(std::max(decrement, 0.0));
+    const double share = caution_[static_cast<int>(known)] * (left_out + distance / std::sqrt(curvature_) + drift_);
+    const bool sure = weight_of(group) > 0.0 && left_out < 0.5 && std::isfinite(change + steepest_ * distance);
+    return {sure ? change : 0.0, sure ? share * steepest_ * distance : unknown(), distance, known};
+  }
+
+  // Those that may be the best, until the rest cannot be: by Newton steps or solved. If the level before was further
+  // off than it said, with more caution; if it was nearer, with less the next time.
+  void raise(Known level, Array<Move>* found, const int64_t* moves) {
+    double& caution = caution_[static_cast<int>(level) - 1];
+    double off = 0.0;
+    while (true) {
+      const Array<int64_t> contenders = contenders_below(level, *found);
+      if (contenders.empty()) break;
+      const Array<Move> before = *found;
+      level == Known::solved ? solve_moves(contenders, found, moves) : step_moves(contenders, found, moves);
+      double worst = 0.0;
+      for (int64_t i : contenders) {
+        const Move &was = before[i], &is = (*found)[i];
+        const double other = std::isfinite(is.error) ? is.error : 0.0;
+        if (std::isfinite(was.error)) worst = std::max(worst, (std::fabs(was.change - is.change) - other) / was.error);
+      }
+      off = std::max(off, worst * caution);
+      if (kSafety * worst <= 1.0) continue;
+      for (Move& move : *found)
+        if (move.known < level) move.error *= kSafety * worst;
+      caution *= kSafety * worst;
+    }
+    caution = std::max({kSafety * off, 0.9 * caution, 0.02});
+  }
+
+  static Array<int64_t> contenders_below(Known level, const Array<Move>& found) {
+    double ceiling = unknown();
+    for (const Move& move : found) ceiling = std::min(ceiling, move.change + move.error);
+    Array<int64_t> contenders;
+    for (size_t i = 0; i < found.size(); ++i)
+      if (found[i].known < level && !(found[i].change - found[i].error > ceiling))
+        contenders.push_back(static_cast<int64_t>(i));
+    return contenders;
+  }
+
+  // Newton steps with Hessians of their own.
+  void step_moves(const Array<int64_t>& which, Array<Move>* found, const int64_t* moves) {
+    for_chunks(which, moves, [&](SubsetChunk<Element>* chunk, int64_t first, int64_t used) {
+      chunk->look();
+      write_changes(
+          used, [&](int64_t i) { return chunk->direction(i); },
+          [&](int64_t i, double change) {
+            const int64_t move = which[first + i];
+            (*found)[move] = judged(moves[move], change, chunk->problem(i).decrement, 0.0, Known::by_newton);
+          });
+    });
+  }
+
+  static double unknown() { return std::numeric_limits<double>::infinity(); }
+
+  // put(i, change of the validation loss at shift(i)) for i < count.
+  template <class Shift, class Put>
+  void write_changes(int64_t count, const Shift& shift, const Put& put) const {
+    for (int64_t first = 0; first < count; first += kTileColumns) {
+      const float* shifts[kTileColumns];
+      double changes[kTileColumns];
+      for (int64_t c = 0; c < kTileColumns; ++c) shifts[c] = shift(std::min(first + c, count - 1));
+      validation_.changes(changes, shifts);
+      for (int64_t c = 0; c < std::min<int64_t>(kTileColumns, count - first); ++c) put(first + c, changes[c]);
+    }
+  }
+
+  void solve_moves(const Array<int64_t>& which, Array<Move>* found, const int64_t* moves) {
+    Array<uint8_t> left(which.size());
+    for_chunks(which, moves, [&](SubsetChunk<Element>* chunk, int64_t first, int64_t used) {
+      chunk->run();
+      write_changes(
+          used, [&](int64_t i) { return chunk->shift(i); },
+          [&](int64_t i, double change) {
+            const int64_t move = which[first + i];
+            const Problem& problem = chunk->problem(i);
+            left[first + i] = !problem.subset || problem.ending == Ending::hard || !std::isfinite(change);
+            const double distance = std::sqrt(std::max(problem.first_decrement, 0.0));
+            // The share that the solve leaves: by its tolerance; and by rounding, whose direction is random, so that
+            // three standard deviations of what it does along the slope are 3 / sqrt(d) of it.
+            const double rounding =
+                std::sqrt(rounding_share<Element>(data_.dim, rows_) / static_cast<double>(data_.dim));
+            const double share = std::sqrt(100.0 * kTol) + 3.0 * rounding;
+            (*found)[move] = {change, share * steepest_ * distance, distance, Known::solved};
+            chunk->write_x(i, x_at(move));
+          });
+    });
+    parallel_for(static_cast<int64_t>(which.size()), threads_, [&](int64_t i) {
+      if (!left[i]) return;
+      solve_exactly(moves[which[i]], x_at(which[i]));
+      (*found)[which[i]] = {validation_.loss(x_at(which[i])) - now_, kExact * now_, 0.0, Known::solved};
+    });
+  }
+
+  // x [dim], from where it is, or from x_S if that is no place.
+  void solve_exactly(int64_t group, double* x) const {
+    Array<uint8_t> subset = toggled(group);
+    Array<double> start(x, x + data_.dim);
+    if (!std::isfinite(norm(start.data(), data_.dim)) || norm(start.data(), data_.dim) == 0.0) start = x_;
+    solve_subset(subset, &start, 0.0, inverse_.usable() ? inverse_.factor().data() : nullptr);
+    std::copy(start.begin(), start.end(), x);
+  }
+
+  void solve_subset(const Array<uint8_t>& subset, Array<double>* x, double tol, const double* factor) const {
+    const GroupSums sums = solver_.add_up(subset.data());
+    if (!(sums.weight > 0.0)) return x->assign(static_cast<size_t>(data_.dim), 0.0);
+    const SubsetObjective objective{data_, subset.data(), sums.weight, l2_};
+    ExactSolve(objective, sums, tol, kIterations).run(x->data(), factor);
+  }
+
+  // The best of the solved; where others are within the error, all of these in double precision.
+  Best settle(double* x, const Array<Move>& found, const int64_t* moves) {
+    Best best{-1, 0.0, now_, 0};
+    const Move* lowest = nullptr;
+    for (const Move& move : found) {
+      best.solved += move.known == Known::solved;
+      if (move.known == Known::solved && (!lowest || move.change < lowest->change)) lowest = &move;
+    }
+    Array<int64_t> tied;
+    for (size_t i = 0; i < found.size(); ++i)
+      if (found[i].known == Known::solved && found[i].change - found[i].error <= lowest->change + lowest->error)
+        tied.push_back(static_cast<int64_t>(i));
+    const bool changes = std::fabs(lowest->change) > lowest->error;
+    if (changes && tied.size() == 1) return leave_for(x, tied[0], moves[tied[0]], now_ + lowest->change, best);
+    if (!changes) solve_subset(subset_, &x_, 0.0, nullptr), best.now = now_ = validation_.loss(x_.data());
+    return best_of(x, tied, moves, best);
+  }
+
+  Best best_of_exact(double* x, const int64_t* moves, int64_t count) {
+    Array<int64_t> all(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; ++i) all[i] = i;
+    x_found_.assign(static_cast<size_t>(count * data_.dim), 0.0);
+    return best_of(x, all, moves, {-1, 0.0, now_, count});
+  }
+
+  Best best_of(double* x, const Array<int64_t>& which, const int64_t* moves, const Best& so_far) {
+    Array<double> losses(which.size());
+    parallel_for(static_cast<int64_t>(which.size()), threads_, [&](int64_t i) {
+      solve_exactly(moves[which[i]], x_at(which[i]));
+      losses[i] = validation_.loss(x_at(which[i]));
+    });
+    const auto lowest = std::min_element(losses.begin(), losses.end()) - losses.begin();
+    return leave_for(x, which[lowest], moves[which[lowest]], losses[lowest], so_far);
+  }
+
+  Best leave_for(double* x, int64_t move, int64_t group, double loss, Best best) {
+    best.move = move;
+    best.loss = loss;
+    x_.assign(x_at(move), x_at(move) + data_.dim);
+    std::copy(x_.begin(), x_.end(), x);
+    subset_[group] ^= 1;
+    return best;
+  }
+
+  const Solver<Element>& solver_;
+  const SubsetData& data_;
+  double l2_;
+  int threads_;
+  Validation validation_;
+  MoveHessians hessians_;
+  Preconditioner inverse_;              // of S's Hessian
+  Array<uint8_t> subset_;               // S
+  Array<double> x_, gradient_, slope_;  // x_S; sum of the rows' gradients there; gradient of the validation loss there
+  Expansion at_;                        // around x_S
+  double weight_ = 0.0, loss_ = 0.0, curvature_ = 0.0, now_ = 0.0, steepest_ = 0.0;
+  double drift_ = unknown();              // root mean square change of the margins since the Hessians were taken
+  int64_t rows_ = 0;                      // of S
+  double caution_[2] = {2.0, 2.0};        // of the errors that are said of rough and of Newton steps
+  static constexpr double kSafety = 3.0;  // how many times as far off the others may be than those that were looked at
+  Array<double> x_found_;                 // [moves, dim]
+};
+
+}  // namespace GRADEX_ISA
+}  // namespace gradex
