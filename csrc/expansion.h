@@ -1,7 +1,9 @@
 // The point that all subsets are expanded around: what every group and every row is there.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "array.h"
 #include "packed_rows.h"
@@ -18,6 +20,38 @@ struct Expansion {
   Array<double> curvature;  // [groups], sum_i w_i p_i (1 - p_i)
   Array<float> p;           // [packed rows]
   Array<float> wq;          // [packed rows], w_i (1 - p_i)
+};
+
+// Of a block's rows at x: z_i = h_i + g_i . x and p_i = sigmoid(-z_i).
+struct BlockPoint {
+  alignas(64) double z[kBlockRows], p[kBlockRows];
+
+  BlockPoint(const RowBlock& rows, const double* x) {
+    std::fill_n(z, kBlockRows, 0.0);
+    for (int64_t i = 0; i < rows.rows; ++i) z[i] = rows.margins[i] + dot_row(rows.row(i), x, rows.dim);
+    for (int64_t i = 0; i < rows.rows; i += kDoubleLanes) {
+      const DoubleVector lanes = falling_sigmoid(load<DoubleVector>(z + i));
+      std::memcpy(p + i, &lanes, sizeof(lanes));
+    }
+  }
+
+  // sum_i w_i softplus(-z_i), to float32
+  double loss(const RowBlock& rows) const {
+    double sum = 0.0;
+    for (int64_t first = 0; first < rows.rows; first += kVectorLanes) {
+      const int64_t lanes = std::min(kVectorLanes, rows.rows - first);
+      Vector u{};
+      for (int64_t lane = 0; lane < lanes; ++lane) u[lane] = static_cast<float>(-z[first + lane]);
+      const Vector value = softplus(u).value;
+      for (int64_t lane = 0; lane < lanes; ++lane) sum += rows.weight(first + lane) * static_cast<double>(value[lane]);
+    }
+    return sum;
+  }
+
+  // gradient [dim] -= sum_i w_i p_i g_i
+  void add_gradient(double* gradient, const RowBlock& rows) const {
+    for (int64_t i = 0; i < rows.rows; ++i) add_row(gradient, -rows.weight(i) * p[i], rows.row(i), rows.dim);
+  }
 };
 
 // Rows in pieces of a few blocks of one group, each summed by one thread: the same sums for any number of threads.
@@ -44,23 +78,15 @@ Expansion expand(const SubsetData& data, const PackedRows<Element>& packed, Arra
     Piece& piece = pieces[index];
     for (const PackedBlock* block = piece.begin; block < piece.end; ++block) {
       const RowBlock part = row_block(data, block->first, block->rows);
-      alignas(64) float z[kTileVectors * kVectorLanes] = {}, w[kTileVectors * kVectorLanes] = {};
+      const BlockPoint point(part, at.x.data());
+      piece.loss += point.loss(part);
+      point.add_gradient(piece.gradient.data(), part);
       for (int64_t i = 0; i < part.rows; ++i) {
-        z[i] = static_cast<float>(part.margins[i] + dot_row(part.row(i), at.x.data(), data.dim));
-        w[i] = static_cast<float>(part.weight(i));
+        const double weight = part.weight(i), p = point.p[i];
+        piece.curvature += weight * p * (1.0 - p);
+        at.p[block->packed + i] = static_cast<float>(p);
+        at.wq[block->packed + i] = static_cast<float>(weight * (1.0 - p));
       }
-      Vector loss{}, curvature{};
-      float *p = at.p.data() + block->packed, *wq = at.wq.data() + block->packed;
-      for (int64_t i = 0; i < block->vectors * kVectorLanes; i += kVectorLanes) {
-        const SoftplusVector point = softplus(-load(z + i));
-        loss += load(w + i) * point.value;
-        curvature += load(w + i) * point.slope * (1.0f - point.slope);
-        store(p + i, point.slope);
-        store(wq + i, load(w + i) * (1.0f - point.slope));
-      }
-      for (int64_t lane = 0; lane < kVectorLanes; ++lane) piece.loss += loss[lane], piece.curvature += curvature[lane];
-      for (int64_t i = 0; i < part.rows; ++i)
-        add_row(piece.gradient.data(), -part.weight(i) * static_cast<double>(p[i]), part.row(i), data.dim);
     }
   });
   for (const Piece& piece : pieces) {

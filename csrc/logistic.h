@@ -36,15 +36,17 @@ struct RowBlock {
   double weight(int64_t i) const { return weights ? weights[i] : 1.0; }
 };
 
-// g . x. A compiler may not reorder one sum, so it goes to eight that can be vectorised.
+// g . x. A compiler may not reorder one sum, so it goes to several chains of vectors.
 inline double dot_row(const float* g, const double* x, int64_t dim) {
-  constexpr int64_t kSums = 8;
+  constexpr int64_t kSums = 32;
   double sums[kSums] = {}, sum = 0.0;
   int64_t k = 0;
   for (; k + kSums <= dim; k += kSums)
     for (int64_t j = 0; j < kSums; ++j) sums[j] += static_cast<double>(g[k + j]) * x[k + j];
-  for (; k < dim; ++k) sum += static_cast<double>(g[k]) * x[k];
-  for (double part : sums) sum += part;
+  for (int64_t j = 0; k + j < dim; ++j) sums[j] += static_cast<double>(g[k + j]) * x[k + j];
+  for (int64_t j = 0; j < 16; ++j) sums[j] += sums[j + 16];
+  for (int64_t j = 0; j < 8; ++j) sums[j] += sums[j + 8];
+  for (int64_t j = 0; j < 4; ++j) sum += sums[j] + sums[j + 4];
   return sum;
 }
 

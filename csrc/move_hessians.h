@@ -27,24 +27,25 @@ class MoveHessians {
     curvature_ = curvature;
     kept_.resize(keeps() ? data_.groups : 0);
     parallel_for(static_cast<int64_t>(kept_.size()), threads, [&](int64_t t) { kept_[t] = triangle_of(t); });
-    follow(subset, curvature, threads);
+    std::fill(in_sum_.begin(), in_sum_.end(), uint8_t{0});
+    std::fill(sum_.begin(), sum_.end(), 0.0);
+    follow(subset, curvature);
   }
 
-  // Another subset, and another x not far away: what changes of a group's Hessian is mostly its size.
-  void follow(const uint8_t* subset, const Array<double>& curvature, int threads) {
-    in_sum_.assign(subset, subset + data_.groups);
-    for (int64_t t = 0; t < data_.groups; ++t) scales_[t] = curvature_[t] > 0.0 ? curvature[t] / curvature_[t] : 1.0;
-    constexpr int64_t kPart = 512;
-    parallel_for(divide_up(entries_, kPart), keeps() ? threads : 1, [&](int64_t part) {
-      const int64_t begin = part * kPart, end = std::min(begin + kPart, entries_);
-      std::fill(sum_.begin() + begin, sum_.begin() + end, 0.0);
-      for (int64_t t = 0; t < data_.groups; ++t) {
-        if (!subset[t]) continue;
-        Array<float> made;
-        const float* group = group_entries(t, &made);
-        for (int64_t entry = begin; entry < end; ++entry) sum_[entry] += scales_[t] * static_cast<double>(group[entry]);
-      }
-    });
+  // Another subset, and another x not far away: what changes of a Hessian is mostly its size.
+  void follow(const uint8_t* subset, const Array<double>& curvature) {
+    double then = 0.0, now = 0.0;
+    for (int64_t t = 0; t < data_.groups; ++t) {
+      scales_[t] = curvature_[t] > 0.0 ? curvature[t] / curvature_[t] : 1.0;
+      if (subset[t]) then += curvature_[t], now += curvature[t];
+      if (subset[t] == in_sum_[t]) continue;
+      Array<float> made;
+      const float* group = group_entries(t, &made);
+      const double sign = subset[t] ? 1.0 : -1.0;
+      for (int64_t entry = 0; entry < entries_; ++entry) sum_[entry] += sign * static_cast<double>(group[entry]);
+      in_sum_[t] = subset[t];
+    }
+    scale_ = then > 0.0 ? now / then : 1.0;
   }
 
   bool placed() const { return !x_.empty(); }
@@ -55,7 +56,8 @@ class MoveHessians {
     const int64_t dim = data_.dim;
     Array<double> square(static_cast<size_t>(dim * dim));
     for (int64_t i = 0; i < dim; ++i)
-      for (int64_t j = 0; j <= i; ++j) square[i * dim + j] = sum_[triangle(i) + j] / weight + (i == j ? l2 : 0.0);
+      for (int64_t j = 0; j <= i; ++j)
+        square[i * dim + j] = sum_[triangle(i) + j] * scale_ / weight + (i == j ? l2 : 0.0);
     return square;
   }
 
@@ -73,7 +75,7 @@ class MoveHessians {
           const int64_t t = moves[first + lane];
           const auto sign = static_cast<float>(in_sum_[t] ? -scales_[t] : scales_[t]);
           for (int64_t entry = begin; entry < end; ++entry)
-            out[entry][lane] = static_cast<float>(sum_[entry]) + sign * group[lane][entry];
+            out[entry][lane] = static_cast<float>(sum_[entry] * scale_) + sign * group[lane][entry];
         }
       }
       std::fill(out + entries_, out + triangle(factors->dim()), Vector{});
@@ -102,7 +104,8 @@ class MoveHessians {
   const SubsetData& data_;
   int64_t entries_;
   Array<double> x_;                   // [dim]
-  Array<double> curvature_, scales_;  // [groups], there; of now by there
+  Array<double> curvature_, scales_;  // [groups], there; now, as multiples of it
+  double scale_ = 1.0;                // of the subset's sum
   Array<uint8_t> in_sum_;
   Array<double> sum_;         // [entries]
   Array<Array<float>> kept_;  // [groups][entries]

@@ -71,6 +71,8 @@ class Neighbours final : public NeighbourSearch {
   static constexpr double kExact = 1e-11;  // relative error of a loss in double precision
   static constexpr double kTol = 1e-10;    // of a full solve
   static constexpr int32_t kIterations = 500;
+  static constexpr int kRounds = 12;
+  static constexpr int64_t kCheap = 200'000;  // numbers in a subset's rows
 
   double* x_at(int64_t i) { return x_found_.data() + i * data_.dim; }
   static Array<int64_t> everything(int64_t count) {
@@ -115,7 +117,7 @@ class Neighbours final : public NeighbourSearch {
     }
     curvature_ = curvature / weight_;
     if (hessians_.placed()) {
-      hessians_.follow(subset, at_.curvature, threads_);
+      hessians_.follow(subset, at_.curvature);
       measure_drift();
     }
     if (!(drift_ <= kDrift)) {
@@ -315,7 +317,7 @@ class Neighbours final : public NeighbourSearch {
     Array<uint8_t> subset = toggled(group);
     Array<double> start(x, x + data_.dim);
     if (!std::isfinite(norm(start.data(), data_.dim)) || norm(start.data(), data_.dim) == 0.0) start = x_;
-    solve_subset(subset, &start, 0.0, inverse_.usable() ? inverse_.factor().data() : nullptr);
+    solve_subset(subset, &start, 0.0, factor());
     std::copy(start.begin(), start.end(), x);
   }
 
@@ -326,22 +328,71 @@ class Neighbours final : public NeighbourSearch {
     ExactSolve(objective, sums, tol, kIterations).run(x->data(), factor);
   }
 
-  // The best of the solved; where others are within the error, all of these in double precision.
-  Best settle(double* x, const Array<Move>& found, const int64_t* moves) {
+  // The best of the solved. Where others are within the error, they and S are brought closer until they can be told
+  // apart, or are equal in double precision.
+  Best settle(double* x, Array<Move> found, const int64_t* moves) {
     Best best{-1, 0.0, now_, 0};
-    const Move* lowest = nullptr;
-    for (const Move& move : found) {
-      best.solved += move.known == Known::solved;
-      if (move.known == Known::solved && (!lowest || move.change < lowest->change)) lowest = &move;
+    for (const Move& move : found) best.solved += move.known == Known::solved;
+    const bool cheap = rows_ * data_.dim <= kCheap;  // enough to have it exact for no other reason
+    Array<int64_t> tied = first_among(found);
+    for (int round = 0; round < kRounds && (cheap || tied.size() > 1 || unclear(found[tied[0]])); ++round) {
+      Array<uint8_t> closer(tied.size());
+      parallel_for(static_cast<int64_t>(tied.size()), threads_,
+                   [&](int64_t i) { closer[i] = refine(&found[tied[i]], moves[tied[i]], x_at(tied[i])); });
+      if (unclear(found[tied[0]]))
+        solve_subset(subset_, &x_, 0.0, factor()), best.now = now_ = validation_.loss(x_.data());
+      if (std::find(closer.begin(), closer.end(), 0) != closer.end()) return best_of(x, tied, moves, best);
+      tied = first_among(found);
+      if (std::all_of(tied.begin(), tied.end(), [&](int64_t i) { return found[i].error <= kExact * now_; })) break;
     }
-    Array<int64_t> tied;
-    for (size_t i = 0; i < found.size(); ++i)
-      if (found[i].known == Known::solved && found[i].change - found[i].error <= lowest->change + lowest->error)
-        tied.push_back(static_cast<int64_t>(i));
-    const bool changes = std::fabs(lowest->change) > lowest->error;
-    if (changes && tied.size() == 1) return leave_for(x, tied[0], moves[tied[0]], now_ + lowest->change, best);
-    if (!changes) solve_subset(subset_, &x_, 0.0, nullptr), best.now = now_ = validation_.loss(x_.data());
-    return best_of(x, tied, moves, best);
+    int64_t winner = tied[0];
+    for (int64_t i : tied)
+      if (found[i].change <= found[tied[0]].change + 2.0 * kExact * now_) winner = std::min(winner, i);
+    return leave_for(x, winner, moves[winner], now_ + found[winner].change, best);
+  }
+
+  // The solved that may be the best; the lowest first, of equals the first.
+  static Array<int64_t> first_among(const Array<Move>& found) {
+    Array<int64_t> order;
+    double ceiling = unknown();
+    for (size_t i = 0; i < found.size(); ++i) {
+      if (found[i].known != Known::solved) continue;
+      ceiling = std::min(ceiling, found[i].change + found[i].error);
+      order.push_back(static_cast<int64_t>(i));
+    }
+    order.erase(std::remove_if(order.begin(), order.end(),
+                               [&](int64_t i) { return found[i].change - found[i].error > ceiling; }),
+                order.end());
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int64_t i, int64_t j) { return found[i].change < found[j].change; });
+    return order;
+  }
+
+  bool unclear(const Move& move) const { return !(std::fabs(move.change) > move.error); }
+
+  const double* factor() const { return inverse_.usable() ? inverse_.factor().data() : nullptr; }
+
+  // One Newton step from x [dim] with the exact gradient and the Hessian of S. Whether it was much shorter than the
+  // error before said: then the next would be shorter again.
+  bool refine(Move* move, int64_t group, double* x) const {
+    const Array<uint8_t> subset = toggled(group);
+    const double weight = weight_of(group);
+    if (!(weight > 0.0) || !inverse_.usable()) return false;
+    Array<double> gradient(static_cast<size_t>(data_.dim)), step;
+    for (int64_t t = 0; t < data_.groups; ++t) {
+      for (const PackedBlock* block = solver_.rows().begin(t); subset[t] && block < solver_.rows().end(t); ++block) {
+        const RowBlock rows = row_block(data_, block->first, block->rows);
+        BlockPoint(rows, x).add_gradient(gradient.data(), rows);
+      }
+    }
+    for (int64_t k = 0; k < data_.dim; ++k) gradient[k] = gradient[k] / weight + l2_ * x[k];
+    step = gradient;
+    cholesky_solve(factor(), step.data(), data_.dim);
+    const double length = steepest_ * std::sqrt(std::max(dot(step.data(), gradient.data(), data_.dim), 0.0));
+    axpy(x, -1.0, step.data(), data_.dim);
+    const double before = move->error;
+    *move = {validation_.loss(x) - now_, std::max(0.5 * length, 0.5 * kExact * now_), move->distance, Known::solved};
+    return length <= before || length <= kExact * now_;
   }
 
   Best best_of_exact(double* x, const int64_t* moves, int64_t count) {
@@ -357,7 +408,9 @@ class Neighbours final : public NeighbourSearch {
       solve_exactly(moves[which[i]], x_at(which[i]));
       losses[i] = validation_.loss(x_at(which[i]));
     });
-    const auto lowest = std::min_element(losses.begin(), losses.end()) - losses.begin();
+    size_t lowest = std::min_element(losses.begin(), losses.end()) - losses.begin();
+    for (size_t i = 0; i < which.size(); ++i)
+      if (losses[i] <= losses[lowest] * (1.0 + 2.0 * kExact) && which[i] < which[lowest]) lowest = i;
     return leave_for(x, which[lowest], moves[which[lowest]], losses[lowest], so_far);
   }
 

@@ -14,6 +14,8 @@ inline namespace GRADEX_ISA {
 
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+constexpr int64_t kBlockRows = kTileVectors * kVectorLanes;
+
 // At most kTileVectors vectors of rows of one group.
 struct PackedBlock {
   int64_t first, rows;  // in the matrix
@@ -50,7 +52,6 @@ class PackedRows {
 
  private:
   void place_blocks(const SubsetData& data) {
-    constexpr int64_t kBlockRows = kTileVectors * kVectorLanes;
     for (int64_t t = 0; t < data.groups; ++t) {
       first_block_.push_back(static_cast<int64_t>(blocks_.size()));
       for (int64_t first = data.group_ptr[t]; first < data.group_ptr[t + 1]; first += kBlockRows) {

@@ -27,6 +27,10 @@ constexpr int kTileVectors = 3, kTileColumns = 4;
 typedef float Vector __attribute__((vector_size(sizeof(float) * kVectorLanes)));
 typedef int32_t IntVector __attribute__((vector_size(sizeof(int32_t) * kVectorLanes)));
 
+constexpr int64_t kDoubleLanes = kVectorLanes / 2;
+typedef double DoubleVector __attribute__((vector_size(sizeof(double) * kDoubleLanes)));
+typedef int64_t LongVector __attribute__((vector_size(sizeof(int64_t) * kDoubleLanes)));
+
 template <class To, class From>
 GRADEX_INLINE To bit_cast(const From& from) {
   static_assert(sizeof(To) == sizeof(From), "same size");

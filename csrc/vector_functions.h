@@ -56,5 +56,20 @@ GRADEX_INLINE SoftplusVector softplus(const Vector& u) {
   return {(u > zero ? u : zero) + log_one_plus(e), (u > zero ? splat(1.0f) : e) / (1.0f + e)};
 }
 
+// 1 / (1 + e^u), in double precision.
+GRADEX_INLINE DoubleVector falling_sigmoid(const DoubleVector& u) {
+  constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52: adding it leaves the integer in the low bits
+  constexpr double kFactorials[] = {
+      1.0,        1.0,         1.0 / 2,      1.0 / 6,       1.0 / 24,       1.0 / 120,       1.0 / 720,
+      1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1 / 3628800.0, 1 / 39916800.0, 1 / 479001600.0, 1 / 6227020800.0};
+  const DoubleVector zero{}, one = 1.0 - zero, size = u < 0.0 ? -u : u, x = size < 700.0 ? -size : -700.0 - zero;
+  const DoubleVector shifted = x * 1.4426950408889634 + kRound, n = shifted - kRound;
+  const DoubleVector r = (x - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;
+  DoubleVector e = kFactorials[13] - DoubleVector{};
+  GRADEX_UNROLL(13) for (int k = 12; k >= 0; --k) e = e * r + kFactorials[k];
+  e *= bit_cast<DoubleVector>((bit_cast<LongVector>(shifted) + 1023) << 52);  // e^-|u|
+  return (u > 0.0 ? e : one) / (1.0 + e);
+}
+
 }  // namespace GRADEX_ISA
 }  // namespace gradex

@@ -11,6 +11,7 @@ import numpy as np
 
 from gradex_fast import kernels
 from gradex_fast.metrics import leave_one_out, line, spearman
+from gradex_fast.moves import EveryMove, Moves, ScreenedMoves
 from gradex_fast.types import Estimates, Sketches
 
 RIDGES = tuple(float(ridge) for ridge in np.logspace(-2, 3, 11))
@@ -53,7 +54,8 @@ class SubsetEstimator:
         evaluate: x [d] -> true losses [v] at θ* + P x / √d: the `lift` estimate (Algorithm 1, line 10) in
             place of the linear one.
         bootstrap: resamplings of the validation rows for the intervals, drawn from `seed`.
-        tol: of the regressions, see `kernels.SubsetSolver.solve`.
+        tol: of the regressions, see `kernels.SubsetSolver.solve`; the default tells subsets apart to 0.1 % of their
+            distance.
 
     Raises:
         ValueError: the sketches' dimensions differ, or there is no training or validation row.
@@ -71,7 +73,7 @@ class SubsetEstimator:
         evaluate: Callable[[np.ndarray], np.ndarray] | None = None,
         bootstrap: int = 200,
         seed: int = 0,
-        tol: float = 1e-6,
+        tol: float = 1e-8,
         threads: int | None = None,
     ) -> None:
         groups = np.asarray(groups, np.int64)
@@ -128,11 +130,23 @@ class SubsetEstimator:
 
         The interval is a bootstrap over validation rows; after `calibrate` it includes the leave-one-out error.
         """
-        x = self.solve(subsets).x
+        return self.estimates_at(self.solve(subsets).x)
+
+    def estimates_at(self, x: np.ndarray) -> Estimates:
+        """`estimate` of m subsets whose minimisers x [m, d] are known."""
         step = max(1, _CHUNK // len(self.valid))
         parts = [self._summarise(self.rows(x[start : start + step])) for start in range(0, len(x), step)]
         loss, low, high = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0))
         return Estimates(loss, low, high, x)
+
+    def moves(self) -> Moves:
+        """What greedy selection searches with: the fast way, unless f̂ is not linear or the data do not allow it."""
+        finite = all(np.isfinite(values).all() for part in (self.train, self.valid) for values in (part.g, part.margin))
+        if self._evaluate is not None or not finite or self.train.g.shape[1] > kernels.NeighbourSearch.LARGEST_DIM:
+            return EveryMove(self)
+        validation = self.valid.g, self.valid.margin
+        search = kernels.NeighbourSearch(self._solver, *validation, l2=self.l2, threads=self._threads)
+        return ScreenedMoves(self, search)
 
     def rank_stability(self, subsets: np.ndarray) -> dict[str, float]:
         """Spearman correlation of f̂ with itself at ridge × 10 and ÷ 10; see `STABLE`."""

@@ -17,9 +17,21 @@ from gradex_fast import native
 from gradex_fast.reference.gaussian import key as philox_key
 from gradex_fast.reference.lift import lift as reference_lift
 from gradex_fast.reference.sketch import sketch as reference_sketch
-from gradex_fast.regression import Solutions, Status, SubsetSolver, mean_losses, row_losses, solve, subset_masks
+from gradex_fast.regression import (
+    Neighbour,
+    NeighbourSearch,
+    Solutions,
+    Status,
+    SubsetSolver,
+    mean_losses,
+    row_losses,
+    solve,
+    subset_masks,
+)
 
 __all__ = [
+    "Neighbour",
+    "NeighbourSearch",
     "Solutions",
     "Status",
     "SubsetSolver",

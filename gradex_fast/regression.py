@@ -142,6 +142,74 @@ class SubsetSolver:
         return outputs
 
 
+@dataclass(frozen=True)
+class Neighbour:
+    """The best of some moves from a subset.
+
+    Attributes:
+        move: its position among the moves. loss: mean validation loss at its minimum x [d]. now: the same at the
+            subset's own minimum. solved: how many moves were solved; the others could be ruled out.
+    """
+
+    move: int
+    loss: float
+    now: float
+    solved: int
+    x: np.ndarray
+
+
+class NeighbourSearch:
+    """Subsets that differ from one subset S by one group, against the mean loss of validation rows.
+
+    All moves are looked at by one Newton step from x_S. Those whose error, as large as the margins' change and the
+    steepest slope of the validation loss allow, leaves them in the race are solved; those that are still within the
+    solves' error of one another are solved in float64. How far off the screening was is checked at every step against
+    those that were solved, and sets how cautious it is.
+
+    Args:
+        solver: over N training rows, which must be finite.
+        features: [v, d], margins: [v], v ≥ 1: the validation rows, as `mean_losses` has them.
+        l2: as in `SubsetSolver.solve`.
+
+    Raises:
+        ValueError: shapes do not fit, there is no validation row, or d > `LARGEST_DIM`.
+    """
+
+    LARGEST_DIM = native.LARGEST_SEARCH_DIM
+
+    def __init__(
+        self, solver: SubsetSolver, features: Array, margins: Array, *, l2: float, threads: int | None = None
+    ) -> None:
+        matrix, bias = _array(features), _array(margins)
+        if matrix.shape != (len(bias), solver.dim) or not len(bias):
+            raise ValueError(f"features [v, {solver.dim}], margins [v], v >= 1: {matrix.shape}, {bias.shape}")
+        if solver.dim > self.LARGEST_DIM:
+            raise ValueError(f"a neighbour search takes at most {self.LARGEST_DIM} dimensions, got {solver.dim}")
+        self.groups = solver.groups
+        self._search = native.NeighbourSearch(solver._solver, matrix, bias, l2=l2, threads=_threads(threads))
+
+    def best(self, subset: Array | Sequence[int], moves: Sequence[int]) -> Neighbour:
+        """The move of lowest loss, the first of equals; x = 0 where it leaves no rows.
+
+        Args:
+            subset: bool [n], or groups. moves: one or more groups, each to add if the subset lacks it, else to remove.
+        """
+        mask, groups = self._ready(subset, moves)
+        if not len(groups):
+            raise ValueError("no moves to choose from")
+        return Neighbour(*self._search.best(mask, groups))
+
+    def solve(self, subset: Array | Sequence[int], moves: Sequence[int]) -> np.ndarray:
+        """The minimum after each of the moves: float64 [moves, d]."""
+        return self._search.solve(*self._ready(subset, moves))
+
+    def _ready(self, subset: Array | Sequence[int], moves: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        array = isinstance(subset, (torch.Tensor, np.ndarray))
+        groups = np.asarray(moves, np.int64)
+        subset_masks([groups], self.groups)
+        return subset_masks(subset[None] if array else [subset], self.groups)[0], groups
+
+
 def solve(
     features: Array,
     margins: Array,

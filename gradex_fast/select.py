@@ -12,11 +12,12 @@ from typing import Protocol
 
 import numpy as np
 
+from gradex_fast.moves import EveryMove, Moves, toggled
 from gradex_fast.types import Estimates, Selection
 
 
 class Estimator(Protocol):
-    """What selection asks of `SubsetEstimator`."""
+    """What selection asks of `SubsetEstimator`, whose `moves()` is a way to search that others need not have."""
 
     groups: int
     always: Sequence[int]
@@ -108,6 +109,7 @@ def _natural_count(estimator: Estimator, scores: np.ndarray) -> int:
 
 def _greedy(estimator: Estimator, mask: np.ndarray, keep: int | None, *, adding: bool) -> Selection:
     candidates, path = estimator.candidates, []
+    search = estimator.moves() if hasattr(estimator, "moves") else EveryMove(estimator)
     tried, found = [mask[None]], [estimator.estimate(mask[None])]
     best = float(found[0].loss[0]) if mask.any() else np.inf  # nothing to train on is no alternative
     while True:
@@ -115,16 +117,14 @@ def _greedy(estimator: Estimator, mask: np.ndarray, keep: int | None, *, adding:
         moves = candidates[mask[candidates] != adding]
         if len(moves) == 0 or size == keep or (not adding and size == _fewest(estimator)):
             break
-        trials = _toggled(mask, moves)
-        estimates = estimator.estimate(trials)
-        tried.append(trials)
-        found.append(estimates)
-        winner = int(np.argmin(estimates.loss))
-        if keep is None and not estimates.loss[winner] < best:
+        step = search.best(mask, moves, best)
+        tried.append(step.subsets)
+        found.append(step.estimates)
+        if keep is None and not step.gain > 0:
             break
-        mask, best = trials[winner], float(estimates.loss[winner])
-        path.append({"source": int(moves[winner]), "loss": best})
-    scores, low, high = _marginal_effects(estimator, mask)
+        mask, best = toggled(mask, moves[[step.move]])[0], step.loss
+        path.append({"source": int(moves[step.move]), "loss": best})
+    scores, low, high = _marginal_effects(estimator, search, mask)
     chosen = tuple(candidates[mask[candidates]].tolist())
     return Selection(chosen, scores, low, high, tuple(path), np.concatenate(tried), _joined(found))
 
@@ -134,18 +134,12 @@ def _fewest(estimator: Estimator) -> int:
     return 0 if len(estimator.always) else 1
 
 
-def _toggled(mask: np.ndarray, moves: np.ndarray) -> np.ndarray:
-    """bool [len(moves), n]: `mask` with one of the moves made in each row."""
-    trials = np.repeat(mask[None], len(moves), axis=0)
-    trials[np.arange(len(moves)), moves] ^= True
-    return trials
-
-
-def _marginal_effects(estimator: Estimator, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _marginal_effects(
+    estimator: Estimator, search: Moves, mask: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What each source changes in f̂ at `mask`, with a bootstrap interval over the same validation rows."""
     candidates = estimator.candidates
-    estimates = estimator.estimate(np.concatenate([mask[None], _toggled(mask, candidates)]))
-    rows = estimator.rows(estimates.x)
+    rows = estimator.rows(search.solve(mask, candidates))
     sign = np.where(mask[candidates], -1.0, 1.0)[:, None]
     change = sign * (rows[1:] - rows[0])
     scores = np.full((3, estimator.groups), np.nan)

@@ -127,7 +127,7 @@ class Selection:
         scores: float64 [n], lower is better; `gradex_fast.select` says what each method's is.
         low, high: float64 [n], 95 % interval of `scores`.
         path: one entry per step, ``{"source": i, "loss": f̂}``; empty for the ensemble.
-        subsets: bool [m, n], every subset that was evaluated; `estimates` holds their f̂.
+        subsets: bool [m, n], the subsets whose f̂ `estimates` holds: all that were drawn, or those of the path.
     """
 
     chosen: tuple[int, ...]

@@ -23,7 +23,7 @@ LAYERS = [
     {"native", "reference"},
     {"regression"},
     {"errors", "types", "kernels"},
-    {"files", "metrics", "progress", "recipe"},
+    {"files", "metrics", "moves", "progress", "recipe"},
     {"workspace", "model", "losses", "batch", "capture", "selfcheck", "preflight"},
     {"data", "train", "evaluate", "sketch", "store", "estimate", "select", "report", "diagnose", "baselines"},
     {"state", "finetuning", "outputs", "summary", "pipeline"},
