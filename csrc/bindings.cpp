@@ -66,7 +66,7 @@ std::unique_ptr<SubsetSolver> subset_solver(std::array<uintptr_t, 4> inputs, std
 
 // Ctrl-C, and an exception of `progress`, stop the solve and go on from here.
 int64_t solve(const SubsetSolver& solver, std::array<uintptr_t, 3> outputs, uintptr_t subsets, int64_t count, double l2,
-              double tol, int32_t max_iterations, int32_t threads, const py::object& progress) {
+              double tol, int32_t max_iterations, int32_t threads, int32_t without, const py::object& progress) {
   std::exception_ptr failure;
   const auto proceed = [&](int64_t done) {
     const py::gil_scoped_acquire acquire;
@@ -83,7 +83,7 @@ int64_t solve(const SubsetSolver& solver, std::array<uintptr_t, 3> outputs, uint
   {
     const py::gil_scoped_release release;
     exact = solver.solve({pointer<double>(outputs[0]), pointer<int32_t>(outputs[1]), pointer<int32_t>(outputs[2]),
-                          pointer<const uint8_t>(subsets), count, l2, tol, max_iterations, threads, proceed});
+                          pointer<const uint8_t>(subsets), count, l2, tol, max_iterations, threads, without, proceed});
   }
   if (failure) std::rethrow_exception(failure);
   return exact;

@@ -24,6 +24,9 @@ struct SubsetData {
   int64_t rows, dim, groups;
 };
 
+// What a solve can go without: for benchmarks, to see what each part buys.
+enum SolvePart : int32_t { kSharedStart = 1, kSubsetHessians = 2, kUnionHessian = 4, kBatches = 8 };
+
 struct SolveArguments {
   double* x;               // [subsets, dim]  out
   int32_t* iterations;     // [subsets]       out
@@ -34,6 +37,7 @@ struct SolveArguments {
   double tol;  // F_S(x) - min F_S <= tol * min(F_S(x), 100 * (F_S(start) - min F_S)), by the Newton decrement;
                // or |grad F_S(x)| <= tol * |grad F_S(0)|
   int32_t max_iterations, threads;
+  int32_t without;                            // SolvePart, or-ed
   std::function<bool(int64_t done)> proceed;  // called by the calling thread alone; false stops the solve
 };
 

@@ -93,7 +93,8 @@ class Solver final : public SubsetSolver {
     const SolveStart<Element> start = make_start(a);
     const ChunkShared<Element> shared{data_, rows_, start.at,        start.hessians ? nullptr : &start.preconditioner,
                                       a.l2,  a.tol, a.max_iterations};
-    const int64_t size = std::clamp<int64_t>(a.subset_count / (4 * a.threads), 4 * kTileColumns, 256);
+    const int64_t batch = std::clamp<int64_t>(a.subset_count / (4 * a.threads), 4 * kTileColumns, 256);
+    const int64_t size = a.without & kBatches ? 1 : batch;
     Array<Ending> endings(a.subset_count, Ending::open);
     Array<std::unique_ptr<SubsetChunk<Element>>> chunks(a.threads);  // a worker's, for all that it solves
     Progress progress(a);
@@ -133,31 +134,42 @@ class Solver final : public SubsetSolver {
 
  private:
   SolveStart<Element> make_start(const SolveArguments& a) const {
-    const bool wide = data_.dim > kLargestHessian;
-    Array<double> x = wide ? Array<double>(data_.dim) : union_start(data_, usable_, a.l2, a.threads);
+    const bool wide = data_.dim > kLargestHessian, at_zero = wide || a.without & kSharedStart;
+    Array<double> x = at_zero ? Array<double>(data_.dim) : union_start(data_, usable_, a.l2, a.threads);
     Expansion at = expand(data_, rows_, std::move(x), a.threads);
     Array<double> whole(data_.dim);
     for (int64_t t = 0; t < data_.groups; ++t)
       if (usable_[t]) axpy(whole.data(), 1.0, at.gradient.data() + t * data_.dim, data_.dim);
     std::optional<GroupHessians<Element>> hessians;
-    if (!wide && GroupHessians<Element>::worthwhile(data_)) hessians.emplace(data_, usable_, at.x.data(), a.threads);
-    Preconditioner preconditioner(wide       ? Array<double>(data_.dim * data_.dim)
-                                  : hessians ? mean_hessian(hessians->total(), a.l2)
-                                             : sampled_hessian(at.x, a),
-                                  data_.dim);
+    if (!wide && !(a.without & kSubsetHessians) && GroupHessians<Element>::worthwhile(data_))
+      hessians.emplace(data_, usable_, at.x.data(), a.threads);
+    Preconditioner preconditioner(union_hessian(a, at.x, hessians ? &hessians->total() : nullptr), data_.dim);
     if (!hessians) preconditioner.invert();
     return {std::move(at), std::move(whole), std::move(hessians), std::move(preconditioner)};
   }
 
-  Array<double> mean_hessian(Array<double> sum, double l2) const {
-    for (double& entry : sum) entry /= weight_;
-    for (int64_t k = 0; k < data_.dim; ++k) sum[k * data_.dim + k] += l2;
-    return sum;
+  // [dim, dim], lower triangle; from the sum of the groups' if there is one. Zero where it would cost too much.
+  Array<double> union_hessian(const SolveArguments& a, const Array<double>& x, const Array<double>* sum) const {
+    const int64_t dim = data_.dim, rows = std::max<int64_t>(40'000, 16 * dim);
+    Array<double> mean(static_cast<size_t>(dim * dim));
+    if (dim > kLargestHessian) return mean;
+    if (!sum) {
+      mean = RowSample(data_, usable_, a.l2, rows, a.threads).at(x.data()).hessian;
+    } else {
+      for (int64_t i = 0; i < dim * dim; ++i) mean[i] = (*sum)[i] / weight_;
+      for (int64_t k = 0; k < dim; ++k) mean[k * dim + k] += a.l2;
+    }
+    if (a.without & kUnionHessian) scale_of(&mean);
+    return mean;
   }
 
-  Array<double> sampled_hessian(const Array<double>& x, const SolveArguments& a) const {
-    const int64_t rows = std::max<int64_t>(40'000, 16 * data_.dim);
-    return RowSample(data_, usable_, a.l2, rows, a.threads).at(x.data()).hessian;
+  // The identity, times the mean eigenvalue.
+  static void scale_of(Array<double>* hessian) {
+    const auto dim = static_cast<int64_t>(std::sqrt(static_cast<double>(hessian->size())));
+    double trace = 0.0;
+    for (int64_t k = 0; k < dim; ++k) trace += (*hessian)[k * dim + k];
+    std::fill(hessian->begin(), hessian->end(), 0.0);
+    for (int64_t k = 0; k < dim; ++k) (*hessian)[k * dim + k] = trace / static_cast<double>(dim);
   }
 
   void solve_chunk(const SolveArguments& a, const SolveStart<Element>& start, int64_t first, int64_t count,

@@ -107,13 +107,14 @@ class SubsetSolver:
         max_iterations: int,
         threads: int,
         progress: Callable[[int], object] | None,
+        without: int = 0,
     ) -> int:
         """Fill outputs = (x, iterations, status), contiguous; `solve.h` has their dtypes.
 
-        Returns how many of the subsets needed float64.
+        Returns how many of the subsets needed float64. `without`: see `SolvePart` there.
         """
         subsets = np.ascontiguousarray(subsets, np.uint8)
-        limits = (l2, tol, max_iterations, threads)
+        limits = (l2, tol, max_iterations, threads, without)
         return self._solver.solve([_data(array) for array in outputs], _data(subsets), len(subsets), *limits, progress)
 
     def evaluate(self, outputs: tuple[np.ndarray, ...], x: np.ndarray, subsets: np.ndarray, *, l2: float, threads: int):
