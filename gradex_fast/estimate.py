@@ -110,9 +110,12 @@ class SubsetEstimator:
         other.ridge, other.calibration = ridge, None
         return other
 
-    def solve(self, subsets: np.ndarray | Sequence[Sequence[int]]) -> kernels.Solutions:
-        """x_S and the solver's account of m subsets."""
-        found = self._solver.solve(subsets, l2=self.l2, always=self.always, tol=self._tol, threads=self._threads)
+    def solve(
+        self, subsets: np.ndarray | Sequence[Sequence[int]], progress: Callable[[int], object] | None = None
+    ) -> kernels.Solutions:
+        """x_S and the solver's account of m subsets; progress is called with how many are done."""
+        options = {"always": self.always, "tol": self._tol, "threads": self._threads, "progress": progress}
+        found = self._solver.solve(subsets, l2=self.l2, **options)
         unsolved = found.status[~np.isin(found.status, (kernels.Status.CONVERGED, kernels.Status.EMPTY))]
         if len(unsolved):
             worst = kernels.Status(int(unsolved.max())).name.lower()
@@ -125,12 +128,14 @@ class SubsetEstimator:
             return np.stack([self._evaluate(one) for one in x])
         return kernels.row_losses(x, self.valid.g, self.valid.margin, threads=self._threads)
 
-    def estimate(self, subsets: np.ndarray | Sequence[Sequence[int]]) -> Estimates:
+    def estimate(
+        self, subsets: np.ndarray | Sequence[Sequence[int]], progress: Callable[[int], object] | None = None
+    ) -> Estimates:
         """f̂ of m subsets (bool [m, n], or m lists of groups) with 95 % intervals.
 
         The interval is a bootstrap over validation rows; after `calibrate` it includes the leave-one-out error.
         """
-        return self.estimates_at(self.solve(subsets).x)
+        return self.estimates_at(self.solve(subsets, progress).x)
 
     def estimates_at(self, x: np.ndarray) -> Estimates:
         """`estimate` of m subsets whose minimisers x [m, d] are known."""

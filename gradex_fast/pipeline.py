@@ -21,7 +21,7 @@ from gradex_fast.finetuning import fine_tune, true_loss
 from gradex_fast.model import fingerprint, load_model, load_tokenizer
 from gradex_fast.outputs import write_selection
 from gradex_fast.preflight import check, device_of
-from gradex_fast.progress import Reporter
+from gradex_fast.progress import Reporter, Stage
 from gradex_fast.recipe import Recipe
 from gradex_fast.report import scores_csv, write_report
 from gradex_fast.select import backward_selection, forward_selection, random_ensemble, random_subsets
@@ -132,11 +132,11 @@ def estimate(run: Run) -> None:
 def select(run: Run) -> None:
     """Choose the sources; say so if the ranking hangs on the ridge."""
     recipe = run.recipe.select
-    with run.reporter.stage("select"):
+    with run.reporter.stage("select") as stage:
         start = time.monotonic()
-        run.selection = _search(run, recipe.method)
+        run.selection = _search(run, recipe.method, stage)
         seconds = time.monotonic() - start
-        run.others = {method: _search(run, method) for method in recipe.also if method != recipe.method}
+        run.others = {method: _search(run, method, stage) for method in recipe.also if method != recipe.method}
         write_selection(run, seconds)
     if recipe.method == "ensemble" and recipe.keep is None and len(run.selection.chosen) == len(run.corpus.sources) > 1:
         run.warn(
@@ -171,13 +171,17 @@ def report(run: Run, labels: Sequence[str] | None = None) -> None:
     write_report(run.path, run.summary)
 
 
-def _search(run: Run, method: str) -> Selection:
-    recipe = run.recipe.select
+def _search(run: Run, method: str, stage: Stage) -> Selection:
+    recipe, before = run.recipe.select, stage.done
+
+    def progress(done: int) -> None:
+        stage.advance(before + done - stage.done, f"{method}: {done} {'subsets' if method == 'ensemble' else 'steps'}")
+
     if method != "ensemble":
         search = {"forward": forward_selection, "backward": backward_selection}[method]
-        return search(run.estimator, keep=recipe.keep)
+        return search(run.estimator, keep=recipe.keep, progress=progress)
     options = {"subsets": recipe.subsets, "fraction": recipe.fraction, "seed": run.recipe.seed}
-    return random_ensemble(run.estimator, keep=recipe.keep, **options)
+    return random_ensemble(run.estimator, keep=recipe.keep, progress=progress, **options)
 
 
 def _sketcher(run: Run) -> Sketcher:

@@ -7,7 +7,7 @@ f̂(S) - f̂(S ∖ i) for a chosen one, f̂(S ∪ i) - f̂(S) for another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -29,36 +29,49 @@ class Estimator(Protocol):
     def rows(self, x: np.ndarray) -> np.ndarray: ...
 
 
-def forward_selection(estimator: Estimator, *, keep: int | None = None) -> Selection:
+def forward_selection(
+    estimator: Estimator, *, keep: int | None = None, progress: Callable[[int], object] | None = None
+) -> Selection:
     """Algorithm 2: at every step try all candidates and add the best; stop when nothing improves f̂.
 
     Args:
         keep: go on to exactly so many sources, improving or not.
+        progress: is called with the number of steps that were made.
     """
-    return _greedy(estimator, _mask(estimator, []), keep, adding=True)
+    return _greedy(estimator, _mask(estimator, []), keep, progress, adding=True)
 
 
-def backward_selection(estimator: Estimator, *, keep: int | None = None) -> Selection:
+def backward_selection(
+    estimator: Estimator, *, keep: int | None = None, progress: Callable[[int], object] | None = None
+) -> Selection:
     """From all sources, drop at every step the one without which f̂ is lowest; stop when nothing improves.
 
     Args:
         keep: go on to exactly so many sources, improving or not.
+        progress: is called with the number of steps that were made.
     """
-    return _greedy(estimator, _mask(estimator, estimator.candidates), keep, adding=False)
+    return _greedy(estimator, _mask(estimator, estimator.candidates), keep, progress, adding=False)
 
 
 def random_ensemble(
-    estimator: Estimator, *, subsets: int = 1000, fraction: float = 0.75, keep: int | None = None, seed: int = 0
+    estimator: Estimator,
+    *,
+    subsets: int = 1000,
+    fraction: float = 0.75,
+    keep: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int], object] | None = None,
 ) -> Selection:
     """Algorithm 3: T_i = mean f̂ over random subsets that hold i; keep the sources of lowest T_i.
 
     Args:
         subsets: m, how many are drawn. fraction: share of the sources in each.
         keep: how many sources; None keeps those below the natural break of the scores.
+        progress: is called with the number of subsets that are done.
     """
     candidates = estimator.candidates
     masks = random_subsets(estimator, subsets, fraction, seed)
-    estimates = estimator.estimate(masks)
+    estimates = estimator.estimate(masks, progress) if progress else estimator.estimate(masks)
     scores, error = _group_means(estimates.loss, masks)
     keep = keep or _natural_count(estimator, scores)
     ranked = candidates[np.argsort(scores[candidates], kind="stable")]
@@ -107,7 +120,14 @@ def _natural_count(estimator: Estimator, scores: np.ndarray) -> int:
     return count if gain.mean() > gain.std() / np.sqrt(len(gain)) else len(ranked)
 
 
-def _greedy(estimator: Estimator, mask: np.ndarray, keep: int | None, *, adding: bool) -> Selection:
+def _greedy(
+    estimator: Estimator,
+    mask: np.ndarray,
+    keep: int | None,
+    progress: Callable[[int], object] | None,
+    *,
+    adding: bool,
+) -> Selection:
     candidates, path = estimator.candidates, []
     search = estimator.moves() if hasattr(estimator, "moves") else EveryMove(estimator)
     tried, found = [mask[None]], [estimator.estimate(mask[None])]
@@ -124,6 +144,8 @@ def _greedy(estimator: Estimator, mask: np.ndarray, keep: int | None, *, adding:
             break
         mask, best = toggled(mask, moves[[step.move]])[0], step.loss
         path.append({"source": int(moves[step.move]), "loss": best})
+        if progress:
+            progress(len(path))
     scores, low, high = _marginal_effects(estimator, search, mask)
     chosen = tuple(candidates[mask[candidates]].tolist())
     return Selection(chosen, scores, low, high, tuple(path), np.concatenate(tried), _joined(found))

