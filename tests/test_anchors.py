@@ -135,8 +135,8 @@ def test_a_row_without_a_finite_gradient_stops_the_run_and_is_named(inputs, tmp_
 
 
 def test_where_no_source_is_chosen_the_target_trains_alone(inputs: Path, tmp_path: Path, trained, monkeypatch):
-    def none(run, method):
-        found = search(run, method)
+    def none(run, method, stage):
+        found = search(run, method, stage)
         return type(found)((), *(getattr(found, f) for f in ("scores", "low", "high", "path", "subsets", "estimates")))
 
     search = pipeline._search

@@ -38,7 +38,11 @@ def test_the_python_lines_run(inputs: Path, tmp_path: Path, monkeypatch: pytest.
     finished = runs.run(tree, until="prepare")
     batch = collate(finished.corpus.sources[0].examples[:2], finished.pad_id)
     model = load_model(recipe.model, 0, "cpu")
-    scope = {"model": model, "batch": batch, "inputs": inputs_, "grads": grads}
+    rows, valid = torch.randn(20, 5), torch.randn(7, 5)
+    regressions = {"features": rows, "margins": rows[:, 0], "group_ptr": [0, 8, 20], "subsets": [[0], [1], [0, 1]]}
+    validation = {"valid_features": valid, "valid_margins": valid[:, 0]}
+    scope = {"model": model, "batch": batch, "inputs": inputs_, "grads": grads, **regressions, **validation}
     exec(block("python"), scope)
     assert set(scope["chosen"]) <= set(finished.corpus.names) and len(scope["f"].loss) == 2
     assert scope["sketches"].g.shape == (2, 100) and scope["w"].shape == (2, 20)
+    assert scope["x"].shape == (3, 5) and scope["losses"].shape == (3,)
