@@ -12,8 +12,8 @@
 #include "exact_solve.h"
 #include "expansion.h"
 #include "move_hessians.h"
+#include "solve_start.h"
 #include "subset_chunk.h"
-#include "subset_solver.h"
 #include "validation.h"
 
 namespace gradex {
@@ -33,9 +33,9 @@ struct Move {
 template <class Element>
 class Neighbours final : public NeighbourSearch {
  public:
-  Neighbours(const Solver<Element>& solver, const ValidationData& validation, double l2, int threads)
-      : solver_(solver),
-        data_(solver.data()),
+  Neighbours(const SolverData<Element>& known, const ValidationData& validation, double l2, int threads)
+      : known_(known),
+        data_(known.data),
         l2_(l2),
         threads_(threads),
         validation_(validation, data_.dim, threads),
@@ -87,7 +87,7 @@ class Neighbours final : public NeighbourSearch {
     return subset;
   }
   double weight_of(int64_t group) const {
-    const double weight = solver_.group(group).weight;
+    const double weight = known_.groups[group].weight;
     return subset_[group] ? weight_ - weight : weight_ + weight;
   }
 
@@ -97,15 +97,15 @@ class Neighbours final : public NeighbourSearch {
     if (subset_.empty() || !std::equal(subset, subset + groups, subset_.begin())) {
       subset_.assign(subset, subset + groups);
       x_.assign(static_cast<size_t>(data_.dim), 0.0);
-      if (solver_.add_up(subset).weight > 0.0) solve_subset(subset_, &x_, 1e-12, nullptr);
+      if (known_.add_up(subset).weight > 0.0) solve_subset(subset_, &x_, 1e-12, nullptr);
     }
-    const GroupSums sums = solver_.add_up(subset);
+    const GroupSums sums = known_.add_up(subset);
     weight_ = sums.weight;
     rows_ = sums.rows;
     now_ = validation_.loss(x_.data());
     validation_.move_to(x_.data(), slope_.data());
     if (!(weight_ > 0.0)) return;
-    at_ = expand(data_, solver_.rows(), x_, threads_);
+    at_ = expand(data_, known_.rows, x_, threads_);
     loss_ = 0.0;
     gradient_.assign(static_cast<size_t>(data_.dim), 0.0);
     double curvature = 0.0;
@@ -157,7 +157,7 @@ class Neighbours final : public NeighbourSearch {
       (*gradient)[k] = sum / weight + l2_ * x_[k];
     }
     const double loss = (loss_ + sign * at_.loss[group]) / weight + 0.5 * l2_ * dot(x_.data(), x_.data(), data_.dim);
-    const int64_t rows = rows_ + (subset_[group] ? -1 : 1) * solver_.group(group).rows;
+    const int64_t rows = rows_ + (subset_[group] ? -1 : 1) * known_.groups[group].rows;
     return {subset, weight, loss, gradient->data(), rows, Trust::own};
   }
 
@@ -166,7 +166,7 @@ class Neighbours final : public NeighbourSearch {
   void for_chunks(const Array<int64_t>& which, const int64_t* moves, const Body& body) {
     const auto count = static_cast<int64_t>(which.size());
     const int64_t size = std::clamp<int64_t>(divide_up(count, threads_), kTileColumns, kChunk);
-    const ChunkShared<Element> common{data_, solver_.rows(), at_, nullptr, l2_, kTol, kIterations};
+    const ChunkShared<Element> common{data_, known_.rows, at_, nullptr, l2_, kTol, kIterations};
     parallel_for(divide_up(count, size), threads_, [&](int64_t index) {
       const int64_t first = index * size, used = std::min(size, count - first);
       SubsetChunk<Element> chunk(common, used);
@@ -188,7 +188,7 @@ class Neighbours final : public NeighbourSearch {
   // Hessian's change, which is of the order of the margins' root mean square change.
   Array<Move> screen(const int64_t* moves, int64_t count) {
     Array<Move> found(static_cast<size_t>(count));
-    const int64_t padded = solver_.rows().padded_dim(), dim = data_.dim;
+    const int64_t padded = known_.rows.padded_dim(), dim = data_.dim;
     parallel_for(divide_up(count, kTileColumns), threads_, [&](int64_t tile) {
       const int64_t first = tile * kTileColumns, used = std::min<int64_t>(kTileColumns, count - first);
       Array<float> steps(static_cast<size_t>(kTileColumns * padded)), scratch(steps.size());
@@ -208,7 +208,7 @@ class Neighbours final : public NeighbourSearch {
             double decrement = 0.0;
             for (int64_t k = 0; k < dim; ++k) decrement -= gradients[c * dim + k] * static_cast<double>(vectors[c][k]);
             const int64_t group = moves[first + c];
-            const double root = std::sqrt(static_cast<double>(solver_.group(group).rows)) + std::sqrt(1.0 * dim);
+            const double root = std::sqrt(static_cast<double>(known_.groups[group].rows)) + std::sqrt(1.0 * dim);
             found[first + c] =
                 judged(group, change, decrement, root * root / static_cast<double>(rows_), Known::roughly);
           });
@@ -322,7 +322,7 @@ class Neighbours final : public NeighbourSearch {
   }
 
   void solve_subset(const Array<uint8_t>& subset, Array<double>* x, double tol, const double* factor) const {
-    const GroupSums sums = solver_.add_up(subset.data());
+    const GroupSums sums = known_.add_up(subset.data());
     if (!(sums.weight > 0.0)) return x->assign(static_cast<size_t>(data_.dim), 0.0);
     const SubsetObjective objective{data_, subset.data(), sums.weight, l2_};
     ExactSolve(objective, sums, tol, kIterations).run(x->data(), factor);
@@ -380,7 +380,7 @@ class Neighbours final : public NeighbourSearch {
     if (!(weight > 0.0) || !inverse_.usable()) return false;
     Array<double> gradient(static_cast<size_t>(data_.dim)), step;
     for (int64_t t = 0; t < data_.groups; ++t) {
-      for (const PackedBlock* block = solver_.rows().begin(t); subset[t] && block < solver_.rows().end(t); ++block) {
+      for (const PackedBlock* block = known_.rows.begin(t); subset[t] && block < known_.rows.end(t); ++block) {
         const RowBlock rows = row_block(data_, block->first, block->rows);
         BlockPoint(rows, x).add_gradient(gradient.data(), rows);
       }
@@ -423,7 +423,7 @@ class Neighbours final : public NeighbourSearch {
     return best;
   }
 
-  const Solver<Element>& solver_;
+  const SolverData<Element>& known_;
   const SubsetData& data_;
   double l2_;
   int threads_;

@@ -11,7 +11,7 @@ inline namespace GRADEX_ISA {
 template <class Element>
 std::unique_ptr<NeighbourSearch> Solver<Element>::neighbours(const ValidationData& validation, double l2,
                                                              int threads) const {
-  return std::make_unique<Neighbours<Element>>(*this, validation, l2, threads);
+  return std::make_unique<Neighbours<Element>>(known_, validation, l2, threads);
 }
 
 std::unique_ptr<SubsetSolver> make_subset_solver(const SubsetData& data, int threads) {

@@ -11,9 +11,9 @@
 
 #include "array.h"
 #include "exact_solve.h"
-#include "group_hessians.h"
 #include "parallel.h"
 #include "solve.h"
+#include "solve_start.h"
 #include "subset_chunk.h"
 #include "subset_sums.h"
 
@@ -55,44 +55,18 @@ class Progress {
   std::atomic<bool> stopped_{false};
 };
 
-// What is known of the subsets' groups at the start.
-template <class Element>
-struct SolveStart {
-  Expansion at;
-  Array<double> whole;  // [dim], sum of at.gradient over the usable groups
-  std::optional<GroupHessians<Element>> hessians;
-  Preconditioner preconditioner;  // of the union
-};
-
 template <class Element>
 class Solver final : public SubsetSolver {
  public:
-  Solver(const SubsetData& data, int threads)
-      : data_(data), rows_(data, threads), groups_(data.groups), usable_(data.groups) {
-    parallel_for(data.groups, threads, [&](int64_t t) {
-      groups_[t] = sum_group(group_rows(data, t));
-      usable_[t] = groups_[t].finite() && groups_[t].weight > 0.0;
-    });
-    for (int64_t t = 0; t < data.groups; ++t)
-      if (usable_[t]) weight_ += groups_[t].weight;
-  }
+  Solver(const SubsetData& data, int threads) : known_(data, threads) {}
 
-  const SubsetData& data() const { return data_; }
-  const PackedRows<Element>& rows() const { return rows_; }
-  const GroupSums& group(int64_t t) const { return groups_[t]; }
-  const Array<uint8_t>& usable() const { return usable_; }  // [groups], 1 = finite, with weight
-
-  GroupSums add_up(const uint8_t* subset) const {
-    GroupSums sums;
-    for (int64_t t = 0; t < data_.groups; ++t)
-      if (subset[t]) sums += groups_[t];
-    return sums;
-  }
+  const SolverData<Element>& known() const { return known_; }
 
   int64_t solve(const SolveArguments& a) const override {
-    const SolveStart<Element> start = make_start(a);
-    const ChunkShared<Element> shared{data_, rows_, start.at,        start.hessians ? nullptr : &start.preconditioner,
-                                      a.l2,  a.tol, a.max_iterations};
+    const SolveStart<Element> start = make_start(known_, a);
+    const ChunkShared<Element> shared{
+        known_.data, known_.rows, start.at,        start.hessians ? nullptr : &start.preconditioner,
+        a.l2,        a.tol,       a.max_iterations};
     const int64_t batch = std::clamp<int64_t>(a.subset_count / (4 * a.threads), 4 * kTileColumns, 256);
     const int64_t size = a.without & kBatches ? 1 : batch;
     Array<Ending> endings(a.subset_count, Ending::open);
@@ -120,66 +94,27 @@ class Solver final : public SubsetSolver {
 
   void evaluate(const EvaluateArguments& a) const override {
     parallel_for(a.subset_count, a.threads, [&](int64_t s) {
-      const uint8_t* subset = a.subsets + s * data_.groups;
-      const GroupSums sums = add_up(subset);
+      const uint8_t* subset = a.subsets + s * known_.data.groups;
+      const GroupSums sums = known_.add_up(subset);
       a.loss[s] = a.gradient_norm[s] = sums.finite() ? 0.0 : kNaN;
       if (!(sums.finite() && sums.weight > 0.0)) return;
-      Array<double> gradient(data_.dim);
-      a.loss[s] = SubsetObjective{data_, subset, sums.weight, a.l2}(a.x + s * data_.dim, gradient.data());
-      a.gradient_norm[s] = norm(gradient.data(), data_.dim);
+      Array<double> gradient(known_.data.dim);
+      a.loss[s] = SubsetObjective{known_.data, subset, sums.weight, a.l2}(a.x + s * known_.data.dim, gradient.data());
+      a.gradient_norm[s] = norm(gradient.data(), known_.data.dim);
     });
   }
 
   std::unique_ptr<NeighbourSearch> neighbours(const ValidationData& validation, double l2, int threads) const override;
 
  private:
-  SolveStart<Element> make_start(const SolveArguments& a) const {
-    const bool wide = data_.dim > kLargestHessian, at_zero = wide || a.without & kSharedStart;
-    Array<double> x = at_zero ? Array<double>(data_.dim) : union_start(data_, usable_, a.l2, a.threads);
-    Expansion at = expand(data_, rows_, std::move(x), a.threads);
-    Array<double> whole(data_.dim);
-    for (int64_t t = 0; t < data_.groups; ++t)
-      if (usable_[t]) axpy(whole.data(), 1.0, at.gradient.data() + t * data_.dim, data_.dim);
-    std::optional<GroupHessians<Element>> hessians;
-    if (!wide && !(a.without & kSubsetHessians) && GroupHessians<Element>::worthwhile(data_))
-      hessians.emplace(data_, usable_, at.x.data(), a.threads);
-    Preconditioner preconditioner(union_hessian(a, at.x, hessians ? &hessians->total() : nullptr), data_.dim);
-    if (!hessians) preconditioner.invert();
-    return {std::move(at), std::move(whole), std::move(hessians), std::move(preconditioner)};
-  }
-
-  // [dim, dim], lower triangle; from the sum of the groups' if there is one. Zero where it would cost too much.
-  Array<double> union_hessian(const SolveArguments& a, const Array<double>& x, const Array<double>* sum) const {
-    const int64_t dim = data_.dim, rows = std::max<int64_t>(40'000, 16 * dim);
-    Array<double> mean(static_cast<size_t>(dim * dim));
-    if (dim > kLargestHessian) return mean;
-    if (!sum) {
-      mean = RowSample(data_, usable_, a.l2, rows, a.threads).at(x.data()).hessian;
-    } else {
-      for (int64_t i = 0; i < dim * dim; ++i) mean[i] = (*sum)[i] / weight_;
-      for (int64_t k = 0; k < dim; ++k) mean[k * dim + k] += a.l2;
-    }
-    if (a.without & kUnionHessian) scale_of(&mean);
-    return mean;
-  }
-
-  // The identity, times the mean eigenvalue.
-  static void scale_of(Array<double>* hessian) {
-    const auto dim = static_cast<int64_t>(std::sqrt(static_cast<double>(hessian->size())));
-    double trace = 0.0;
-    for (int64_t k = 0; k < dim; ++k) trace += (*hessian)[k * dim + k];
-    std::fill(hessian->begin(), hessian->end(), 0.0);
-    for (int64_t k = 0; k < dim; ++k) (*hessian)[k * dim + k] = trace / static_cast<double>(dim);
-  }
-
   void solve_chunk(const SolveArguments& a, const SolveStart<Element>& start, int64_t first, int64_t count,
                    SubsetChunk<Element>* chunk, Ending* endings) const {
     chunk->clear();
-    Array<double> gradient(data_.dim);
+    Array<double> gradient(known_.data.dim);
     for (int64_t i = 0; i < count; ++i) {
-      const uint8_t* subset = a.subsets + (first + i) * data_.groups;
-      const SubsetSums sums = subset_sums(subset, groups_, start.at);
-      std::fill_n(a.x + (first + i) * data_.dim, data_.dim, 0.0);
+      const uint8_t* subset = a.subsets + (first + i) * known_.data.groups;
+      const SubsetSums sums = subset_sums(subset, known_.groups, start.at);
+      std::fill_n(a.x + (first + i) * known_.data.dim, known_.data.dim, 0.0);
       endings[first + i] = Ending::converged;
       if (!sums.groups.finite()) {
         write(a, first + i, kNotFinite, 0);
@@ -187,7 +122,7 @@ class Solver final : public SubsetSolver {
         write(a, first + i, kEmpty, 0);
       } else {
         endings[first + i] = Ending::open;
-        subset_gradient(gradient.data(), subset, usable_, start.whole, start.at);
+        subset_gradient(gradient.data(), subset, known_.usable, start.whole, start.at);
         chunk->start(i, chunk_start(subset, sums, start, a.l2, &gradient));
       }
     }
@@ -200,7 +135,7 @@ class Solver final : public SubsetSolver {
       if (endings[first + i] != Ending::open) continue;
       const Problem& problem = chunk->problem(i);
       endings[first + i] = problem.ending == Ending::open ? Ending::hard : problem.ending;
-      chunk->write_x(i, a.x + (first + i) * data_.dim);
+      chunk->write_x(i, a.x + (first + i) * known_.data.dim);
       write(a, first + i, problem.ending == Ending::iteration_limit ? kIterationLimit : kConverged, problem.iterations);
     }
   }
@@ -209,28 +144,24 @@ class Solver final : public SubsetSolver {
   ChunkStart chunk_start(const uint8_t* subset, const SubsetSums& sums, const SolveStart<Element>& start, double l2,
                          Array<double>* gradient) const {
     const double weight = sums.groups.weight, *x = start.at.x.data();
-    for (int64_t k = 0; k < data_.dim; ++k) (*gradient)[k] = (*gradient)[k] / weight + l2 * x[k];
-    const double loss = sums.loss / weight + 0.5 * l2 * dot(x, x, data_.dim);
-    const bool like_union = weight >= 0.5 * weight_ && sums.groups.rows >= 4 * data_.dim;
+    for (int64_t k = 0; k < known_.data.dim; ++k) (*gradient)[k] = (*gradient)[k] / weight + l2 * x[k];
+    const double loss = sums.loss / weight + 0.5 * l2 * dot(x, x, known_.data.dim);
+    const bool like_union = weight >= 0.5 * known_.weight && sums.groups.rows >= 4 * known_.data.dim;
     const Trust trust = start.hessians ? Trust::own : like_union ? Trust::of_union : Trust::none;
     return {subset, weight, loss, gradient->data(), sums.groups.rows, trust};
   }
 
   // From where the chunk left it.
   void solve_exactly(const SolveArguments& a, int64_t s, const double* factor) const {
-    const uint8_t* subset = a.subsets + s * data_.groups;
-    const GroupSums sums = add_up(subset);
-    const SubsetObjective objective{data_, subset, sums.weight, a.l2};
+    const uint8_t* subset = a.subsets + s * known_.data.groups;
+    const GroupSums sums = known_.add_up(subset);
+    const SubsetObjective objective{known_.data, subset, sums.weight, a.l2};
     ExactSolve exact(objective, sums, a.tol, a.max_iterations - a.iterations[s]);
-    const Minimum minimum = exact.run(a.x + s * data_.dim, factor);
+    const Minimum minimum = exact.run(a.x + s * known_.data.dim, factor);
     write(a, s, to_solve_status(minimum.status), a.iterations[s] + minimum.iterations);
   }
 
-  SubsetData data_;
-  PackedRows<Element> rows_;
-  Array<GroupSums> groups_;
-  Array<uint8_t> usable_;
-  double weight_ = 0.0;  // of the usable groups
+  SolverData<Element> known_;
 };
 
 }  // namespace GRADEX_ISA
