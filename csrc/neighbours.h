@@ -72,7 +72,7 @@ class Neighbours final : public NeighbourSearch {
   static constexpr double kTol = 1e-10;    // of a full solve
   static constexpr int32_t kIterations = 500;
   static constexpr int kRounds = 12;
-  static constexpr int64_t kCheap = 200'000;  // numbers in a subset's rows
+  static constexpr int64_t kCheap = 200'000;  // numbers in a subset's rows: exact for no other reason
 
   double* x_at(int64_t i) { return x_found_.data() + i * data_.dim; }
   static Array<int64_t> everything(int64_t count) {
@@ -80,6 +80,7 @@ class Neighbours final : public NeighbourSearch {
     for (int64_t i = 0; i < count; ++i) all[i] = i;
     return all;
   }
+  bool cheap() const { return rows_ * data_.dim <= kCheap; }
   // S with or without the group.
   Array<uint8_t> toggled(int64_t group) const {
     Array<uint8_t> subset = subset_;
@@ -97,11 +98,13 @@ class Neighbours final : public NeighbourSearch {
     if (subset_.empty() || !std::equal(subset, subset + groups, subset_.begin())) {
       subset_.assign(subset, subset + groups);
       x_.assign(static_cast<size_t>(data_.dim), 0.0);
-      if (known_.add_up(subset).weight > 0.0) solve_subset(subset_, &x_, 1e-12, nullptr);
+      if (known_.add_up(subset).weight > 0.0) solve_subset(subset_, &x_, 0.0, nullptr);
+      now_error_ = 0.0;
     }
     const GroupSums sums = known_.add_up(subset);
     weight_ = sums.weight;
     rows_ = sums.rows;
+    bound_ = sums.curvature;
     now_ = validation_.loss(x_.data());
     validation_.move_to(x_.data(), slope_.data());
     if (!(weight_ > 0.0)) return;
@@ -183,9 +186,17 @@ class Neighbours final : public NeighbourSearch {
     });
   }
 
-  // Every move by a Newton step with the Hessian of S. What that leaves out of the step is the group's own Hessian, as
-  // a share of the whole (of n random rows' covariance, the top eigenvalue is about (sqrt(n) + sqrt(d))^2 / n), and the
-  // Hessian's change, which is of the order of the margins' root mean square change.
+  // The group's own Hessian as a share of S's: of n random rows' covariance, the top eigenvalue is about
+  // (sqrt(n) + sqrt(d))^2 / n times their mean curvature.
+  double share_of(int64_t group) const {
+    const GroupSums& sums = known_.groups[group];
+    if (sums.rows == 0) return 0.0;
+    const double root = 1.0 + std::sqrt(static_cast<double>(data_.dim) / static_cast<double>(sums.rows));
+    return root * root * sums.curvature / bound_;
+  }
+
+  // Every move by a Newton step with the Hessian of S. What that leaves out of the step is the group's own Hessian, and
+  // the Hessian's change, which is of the order of the margins' root mean square change.
   Array<Move> screen(const int64_t* moves, int64_t count) {
     Array<Move> found(static_cast<size_t>(count));
     const int64_t padded = known_.rows.padded_dim(), dim = data_.dim;
@@ -208,19 +219,23 @@ class Neighbours final : public NeighbourSearch {
             double decrement = 0.0;
             for (int64_t k = 0; k < dim; ++k) decrement -= gradients[c * dim + k] * static_cast<double>(vectors[c][k]);
             const int64_t group = moves[first + c];
-            const double root = std::sqrt(static_cast<double>(known_.groups[group].rows)) + std::sqrt(1.0 * dim);
-            found[first + c] =
-                judged(group, change, decrement, root * root / static_cast<double>(rows_), Known::roughly);
+            found[first + c] = judged(group, change, decrement, share_of(group), Known::roughly);
           });
     });
     return found;
   }
 
+  // What the same distance in another direction could change: by the slope, or where that is small by the curvature.
+  double effect(double change, double distance) const {
+    return std::max(steepest_ * distance, 2.0 * std::fabs(change));
+  }
+
   Move judged(int64_t group, double change, double decrement, double left_out, Known known) const {
-    const double distance = std::sqrt(std::max(decrement, 0.0));
-    const double share = caution_[static_cast<int>(known)] * (left_out + distance / std::sqrt(curvature_) + drift_);
-    const bool sure = weight_of(group) > 0.0 && left_out < 0.5 && std::isfinite(change + steepest_ * distance);
-    return {sure ? change : 0.0, sure ? share * steepest_ * distance : unknown(), distance, known};
+    const double distance = std::sqrt(std::max(decrement, 0.0)), moved = distance / std::sqrt(curvature_);
+    const double share = caution_[static_cast<int>(known)] * (left_out + moved + drift_);
+    const double error = share * effect(change, distance);
+    const bool sure = weight_of(group) > 0.0 && left_out < 0.5 && moved < 1.0 && std::isfinite(change + error);
+    return {sure ? change : 0.0, sure ? error : unknown(), distance, known};
   }
 
   // Those that may be the best, until the rest cannot be: by Newton steps or solved. If the level before was further
@@ -287,6 +302,10 @@ class Neighbours final : public NeighbourSearch {
 
   void solve_moves(const Array<int64_t>& which, Array<Move>* found, const int64_t* moves) {
     Array<uint8_t> left(which.size());
+    // The share that a solve leaves: by its tolerance; and by rounding, whose direction is random, so that three
+    // standard deviations of what it does along the slope are 3 / sqrt(d) of it. Few rows may be ten times as far off.
+    const double rounding = std::sqrt(rounding_share<Element>(data_.dim, rows_) / static_cast<double>(data_.dim));
+    const double share = (std::sqrt(100.0 * kTol) + 3.0 * rounding) * (cheap() ? 10.0 : 1.0);
     for_chunks(which, moves, [&](SubsetChunk<Element>* chunk, int64_t first, int64_t used) {
       chunk->run();
       write_changes(
@@ -296,12 +315,7 @@ class Neighbours final : public NeighbourSearch {
             const Problem& problem = chunk->problem(i);
             left[first + i] = !problem.subset || problem.ending == Ending::hard || !std::isfinite(change);
             const double distance = std::sqrt(std::max(problem.first_decrement, 0.0));
-            // The share that the solve leaves: by its tolerance; and by rounding, whose direction is random, so that
-            // three standard deviations of what it does along the slope are 3 / sqrt(d) of it.
-            const double rounding =
-                std::sqrt(rounding_share<Element>(data_.dim, rows_) / static_cast<double>(data_.dim));
-            const double share = std::sqrt(100.0 * kTol) + 3.0 * rounding;
-            (*found)[move] = {change, share * steepest_ * distance, distance, Known::solved};
+            (*found)[move] = {change, share * effect(change, distance), distance, Known::solved};
             chunk->write_x(i, x_at(move));
           });
     });
@@ -333,14 +347,12 @@ class Neighbours final : public NeighbourSearch {
   Best settle(double* x, Array<Move> found, const int64_t* moves) {
     Best best{-1, 0.0, now_, 0};
     for (const Move& move : found) best.solved += move.known == Known::solved;
-    const bool cheap = rows_ * data_.dim <= kCheap;  // enough to have it exact for no other reason
     Array<int64_t> tied = first_among(found);
-    for (int round = 0; round < kRounds && (cheap || tied.size() > 1 || unclear(found[tied[0]])); ++round) {
+    for (int round = 0; round < kRounds && (cheap() || tied.size() > 1 || unclear(found[tied[0]])); ++round) {
       Array<uint8_t> closer(tied.size());
       parallel_for(static_cast<int64_t>(tied.size()), threads_,
                    [&](int64_t i) { closer[i] = refine(&found[tied[i]], moves[tied[i]], x_at(tied[i])); });
-      if (unclear(found[tied[0]]))
-        solve_subset(subset_, &x_, 0.0, factor()), best.now = now_ = validation_.loss(x_.data());
+      if (unclear(found[tied[0]])) best.now = refine_here(&found);
       if (std::find(closer.begin(), closer.end(), 0) != closer.end()) return best_of(x, tied, moves, best);
       tied = first_among(found);
       if (std::all_of(tied.begin(), tied.end(), [&](int64_t i) { return found[i].error <= kExact * now_; })) break;
@@ -348,6 +360,7 @@ class Neighbours final : public NeighbourSearch {
     int64_t winner = tied[0];
     for (int64_t i : tied)
       if (found[i].change <= found[tied[0]].change + 2.0 * kExact * now_) winner = std::min(winner, i);
+    now_error_ = found[winner].error;
     return leave_for(x, winner, moves[winner], now_ + found[winner].change, best);
   }
 
@@ -368,13 +381,28 @@ class Neighbours final : public NeighbourSearch {
     return order;
   }
 
-  bool unclear(const Move& move) const { return !(std::fabs(move.change) > move.error); }
+  bool unclear(const Move& move) const { return !(std::fabs(move.change) > move.error + now_error_); }
+
+  // The loss at S's own minimum, of which the changes are from then on.
+  double refine_here(Array<Move>* found) {
+    const double before = now_;
+    solve_subset(subset_, &x_, 0.0, factor());
+    now_ = validation_.loss(x_.data());
+    now_error_ = kExact * now_;
+    for (Move& move : *found) move.change += before - now_;
+    return now_;
+  }
 
   const double* factor() const { return inverse_.usable() ? inverse_.factor().data() : nullptr; }
 
   // One Newton step from x [dim] with the exact gradient and the Hessian of S. Whether it was much shorter than the
-  // error before said: then the next would be shorter again.
+  // error before said: then the next would be shorter again. A move so large that it might not has all steps at once.
   bool refine(Move* move, int64_t group, double* x) const {
+    if (!(share_of(group) + move->distance / std::sqrt(curvature_) + drift_ < 0.2)) {
+      solve_exactly(group, x);
+      *move = {validation_.loss(x) - now_, 0.5 * kExact * now_, move->distance, Known::solved};
+      return true;
+    }
     const Array<uint8_t> subset = toggled(group);
     const double weight = weight_of(group);
     if (!(weight > 0.0) || !inverse_.usable()) return false;
@@ -411,6 +439,7 @@ class Neighbours final : public NeighbourSearch {
     size_t lowest = std::min_element(losses.begin(), losses.end()) - losses.begin();
     for (size_t i = 0; i < which.size(); ++i)
       if (losses[i] <= losses[lowest] * (1.0 + 2.0 * kExact) && which[i] < which[lowest]) lowest = i;
+    now_error_ = kExact * losses[lowest];
     return leave_for(x, which[lowest], moves[which[lowest]], losses[lowest], so_far);
   }
 
@@ -434,8 +463,10 @@ class Neighbours final : public NeighbourSearch {
   Array<double> x_, gradient_, slope_;  // x_S; sum of the rows' gradients there; gradient of the validation loss there
   Expansion at_;                        // around x_S
   double weight_ = 0.0, loss_ = 0.0, curvature_ = 0.0, now_ = 0.0, steepest_ = 0.0;
+  double now_error_ = 0.0;                // that now_ is known to
   double drift_ = unknown();              // root mean square change of the margins since the Hessians were taken
   int64_t rows_ = 0;                      // of S
+  double bound_ = 0.0;                    // GroupSums::curvature of S
   double caution_[2] = {2.0, 2.0};        // of the errors that are said of rough and of Newton steps
   static constexpr double kSafety = 3.0;  // how many times as far off the others may be than those that were looked at
   Array<double> x_found_;                 // [moves, dim]
