@@ -30,6 +30,7 @@ struct ChunkStart {
   double weight;           // sum of w_i
   double loss;             // F
   const double* gradient;  // [dim], of F
+  double curvature;        // mean of p_i (1 - p_i)
   int64_t rows;
   Trust trust;
 };
@@ -44,6 +45,7 @@ struct Problem {
   double gradient_norm;
   double contraction;  // the best so far, of the decrement by a step
   double rounding;     // see rounding_share
+  double curvature;    // mean of p_i (1 - p_i) at the start
   int32_t iterations;  // and pairs of the history
   Trust trust;
   Ending ending;
@@ -56,14 +58,18 @@ double rounding_share(int64_t dim, int64_t rows) {
   return Element::kRounding * Element::kRounding * static_cast<double>(dim) / static_cast<double>(rows);
 }
 
-// F - min F after the step that is about to be taken, which contracts the decrement by at most twice what one before
-// did, if the Hessian is nearly right. Certain is only
-// F - min F <= |g|^2 / (2 l2); of a union's Hessian, which may hold curvature that the subset lacks, that is asked too.
+// F - min F after the step that is about to be taken. It contracts the decrement by at most twice what the best one
+// before did, or the change of the margins on the way lets it, if that is small and the Hessian nearly right. Certain
+// is only F - min F <= |g|^2 / (2 l2); of a union's Hessian, which may hold curvature that the subset lacks, that is
+// asked too.
 inline double expected_gap(const Problem& problem, double l2, double tol) {
+  constexpr double kNear = 0.25, kOfChange = 1.0 / 16.0;
   const double bound = problem.gradient_norm * problem.gradient_norm / (2.0 * l2);
-  const bool likely =
+  const double change = problem.first_decrement / problem.curvature;  // mean square, of the margins
+  const bool right =
       problem.trust == Trust::own || (problem.trust == Trust::of_union && bound <= 100.0 * tol * problem.loss);
-  const double gap = likely ? std::min(bound, problem.decrement * problem.contraction) : bound;
+  const double contraction = std::max(problem.contraction, kOfChange * change);
+  const double gap = right && change < kNear ? std::min(bound, problem.decrement * contraction) : bound;
   return gap + 0.5 * problem.rounding * problem.first_decrement;
 }
 

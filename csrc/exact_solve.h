@@ -64,9 +64,10 @@ class ExactSolve {
     Array<double> zero(dim_), gradient(dim_);
     if (tol > 0.0) value_at_zero_ = objective_(zero.data(), gradient.data());
     options_.tol = tol;
+    options_.first_decrement = std::numeric_limits<double>::infinity();
     options_.l2 = objective.l2;
     options_.gradient_target =
-        std::max(tol * norm(gradient.data(), dim_), rounding * sums.gradient_terms / sums.weight);
+        std::max(tol * tol * norm(gradient.data(), dim_), rounding * sums.gradient_terms / sums.weight);
     options_.value_noise = rounding * sums.loss_terms / sums.weight;
     // 1 over a bound of the Hessian: down the gradient no longer step is sure not to climb. It is
     // infinite only if l2 and all features are 0, and then the gradient is as well.
@@ -89,7 +90,7 @@ class ExactSolve {
   }
 
  private:
-  static Minimum end_of_none() { return {0.0, 0.0, 0, MinimizeStatus::iteration_limit}; }
+  static Minimum end_of_none() { return {0.0, 0.0, 0.0, 0, MinimizeStatus::iteration_limit}; }
 
   Minimum newton(double* x, const double* factor, int32_t steps, bool own) {
     options_.newton = own;
@@ -111,6 +112,7 @@ class ExactSolve {
   }
 
   Minimum count(const Minimum& minimum) {
+    if (options_.newton && std::isinf(options_.first_decrement)) options_.first_decrement = minimum.first_decrement;
     vectors_.history.clear();
     left_ -= minimum.iterations;
     taken_ += minimum.iterations;

@@ -12,21 +12,22 @@
 namespace gradex {
 inline namespace GRADEX_ISA {
 
-enum class MinimizeStatus { converged, iteration_limit, stalled, not_finite };
+enum class MinimizeStatus { converged, iteration_limit, stalled, not_finite };  // the limit, or a newer Hessian is due
 
 struct MinimizeOptions {
-  double tol;              // stop where F - min F <= tol * F, as is certain where |gradient|^2 / (2 l2) is; with a
-                           // `newton` H by half the decrement g.Hg, and <= tol * 50 * the first one,
+  double tol;              // stop where F - min F <= tol * min(F, 50 * first_decrement): as is certain where
+                           // |gradient|^2 / (2 l2) is, and likely where half the decrement g.Hg is and H is newton's
+  double first_decrement;  // where the search for the minimum began; infinite if that is here
   double l2;               // the objective has at least this curvature
-  double gradient_target;  // or at |gradient| <= this
+  double gradient_target;  // stop at |gradient| <= this, too
   double value_noise;      // rounding error of the objective: an increase below it is none
   double first_step;       // x + first_step * direction is the first trial point
-  bool newton;             // the initial matrix is nearly the inverse Hessian
+  bool newton;             // the initial matrix is the inverse Hessian at the first x
   int32_t max_iterations;
 };
 
 struct Minimum {
-  double value, gradient_norm;
+  double value, gradient_norm, first_decrement;
   int32_t iterations;
   MinimizeStatus status;
 };
@@ -54,20 +55,21 @@ Minimum minimize(const Objective& objective, const Initial& initial, double* x, 
   auto& [gradient, direction, trial, trial_gradient, history] = *vectors;
   const Line<Objective> line{objective, x, direction, trial, trial_gradient, dim};
   LinePoint point{0.0, objective(x, gradient), 0.0};
-  double gradient_norm = norm(gradient, dim);
+  double gradient_norm = norm(gradient, dim), first_decrement = 0.0;
   int32_t iterations = 0;
-  const auto end = [&](MinimizeStatus status) { return Minimum{point.value, gradient_norm, iterations, status}; };
+  const auto end = [&](MinimizeStatus status) {
+    return Minimum{point.value, gradient_norm, first_decrement, iterations, status};
+  };
   if (!std::isfinite(point.value + gradient_norm)) return end(MinimizeStatus::not_finite);
 
-  double first_decrement = 0.0;
   while (gradient_norm > options.gradient_target) {
     history.direction(direction, gradient, initial);
     point = {0.0, point.value, dot(gradient, direction, dim)};
     if (iterations == 0) first_decrement = -point.slope;
-    const double target = options.tol * std::min(point.value, options.newton ? 50.0 * first_decrement : point.value);
-    const double gap = options.newton && iterations > 0 ? -0.5 * point.slope : std::numeric_limits<double>::infinity();
-    if (std::min(gap, gradient_norm * gradient_norm / (2.0 * options.l2)) <= target) {
-      return end(MinimizeStatus::converged);
+    const double target = options.tol * std::min(point.value, 50.0 * options.first_decrement);
+    if (gradient_norm * gradient_norm <= 2.0 * options.l2 * target) return end(MinimizeStatus::converged);
+    if (options.newton && -0.5 * point.slope <= target) {  // by a Hessian of elsewhere, that is no more than a hint
+      return end(iterations == 0 ? MinimizeStatus::converged : MinimizeStatus::iteration_limit);
     }
     if (iterations == options.max_iterations) return end(MinimizeStatus::iteration_limit);
     const double step = history.empty() ? options.first_step : 1.0;

@@ -161,7 +161,7 @@ class Neighbours final : public NeighbourSearch {
     }
     const double loss = (loss_ + sign * at_.loss[group]) / weight + 0.5 * l2_ * dot(x_.data(), x_.data(), data_.dim);
     const int64_t rows = rows_ + (subset_[group] ? -1 : 1) * known_.groups[group].rows;
-    return {subset, weight, loss, gradient->data(), rows, Trust::own};
+    return {subset, weight, loss, gradient->data(), curvature_, rows, Trust::own};
   }
 
   // Puts the moves `which` into chunks and calls body(chunk, first position, count) with each.

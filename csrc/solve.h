@@ -35,7 +35,7 @@ struct SolveArguments {
   int64_t subset_count;
   double l2;
   double tol;  // F_S(x) - min F_S <= tol * min(F_S(x), 100 * (F_S(start) - min F_S)), by the Newton decrement;
-               // or |grad F_S(x)| <= tol * |grad F_S(0)|
+               // or |grad F_S(x)| <= tol^2 * |grad F_S(0)|, for where there is no minimum
   int32_t max_iterations, threads;
   int32_t without;                            // SolvePart, or-ed
   std::function<bool(int64_t done)> proceed;  // called by the calling thread alone; false stops the solve

@@ -56,6 +56,7 @@ class SubsetChunk {
     problem.loss_at_start = problem.loss = at_start.loss;
     problem.contraction = 1.0;
     problem.rounding = rounding_share<Element>(dim_, at_start.rows);
+    problem.curvature = at_start.curvature;
     problem.trust = at_start.trust;
     problem.ending = tiny ? Ending::near : Ending::open;
     active_.push_back(index);

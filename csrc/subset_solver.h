@@ -148,7 +148,7 @@ class Solver final : public SubsetSolver {
     const double loss = sums.loss / weight + 0.5 * l2 * dot(x, x, known_.data.dim);
     const bool like_union = weight >= 0.5 * known_.weight && sums.groups.rows >= 4 * known_.data.dim;
     const Trust trust = start.hessians ? Trust::own : like_union ? Trust::of_union : Trust::none;
-    return {subset, weight, loss, gradient->data(), sums.groups.rows, trust};
+    return {subset, weight, loss, gradient->data(), sums.curvature / weight, sums.groups.rows, trust};
   }
 
   // From where the chunk left it.

@@ -14,15 +14,16 @@ inline namespace GRADEX_ISA {
 
 struct SubsetSums {
   GroupSums groups;
-  double loss;  // sum over the rows at the expansion point
+  double loss, curvature;  // sums over the rows at the expansion point
 };
 
 inline SubsetSums subset_sums(const uint8_t* subset, const Array<GroupSums>& groups, const Expansion& at) {
-  SubsetSums sums{{}, 0.0};
+  SubsetSums sums{{}, 0.0, 0.0};
   for (size_t t = 0; t < groups.size(); ++t) {
     if (!subset[t]) continue;
     sums.groups += groups[t];
     sums.loss += at.loss[t];
+    sums.curvature += at.curvature[t];
   }
   return sums;
 }

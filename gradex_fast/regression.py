@@ -114,8 +114,8 @@ class SubsetSolver:
         L-BFGS from near the minimum over all groups, with the inverse Hessian there as its initial matrix; where that
         does not do, Newton's in float64. A subset has converged where, by the Newton decrement,
         F_S(x) - min F_S ≤ tol · min(F_S(x), 100 (F_S(start) - min F_S)), so that at the default tol subsets are told
-        apart to 1 % of their distance; or where ‖∇F_S(x)‖ ≤ tol ‖∇F_S(0)‖, or is rounding error. One that cannot be
-        solved has a status, never an exception.
+        apart to 1 % of their distance; or where ‖∇F_S(x)‖ ≤ tol² ‖∇F_S(0)‖ (there may be no minimum), or is rounding
+        error. One that cannot be solved has a status, never an exception.
 
         Args:
             subsets: bool [m, n], or m lists of group indices. always: groups that are in every subset.
