@@ -78,6 +78,7 @@ class OuterProducts {
   }
 
   void add_lanes(const Vector& lanes, int64_t row, int64_t first) {
+    if (first > row) return;
     float terms[kVectorLanes];
     store(terms, lanes);
     double* sums = sums_.data() + row * dim_ + first;
