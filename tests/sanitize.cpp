@@ -1,21 +1,25 @@
 // The CPU kernels on random problems, for the sanitizers; tests/sanitize.py builds and runs it.
 //     sanitize INSTRUCTION_SET ...     all that run here, if none is named
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <functional>
 #include <iostream>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "instruction_set.h"
 #include "lift.h"
 #include "losses.h"
+#include "parallel.h"
 #include "sketch.h"
 #include "solve.h"
 
@@ -126,14 +130,14 @@ struct Solutions {
 
 struct Limits {
   double l2, tol;
-  int32_t max_iterations = 200;
+  int32_t max_iterations = 200, without = 0;
 };
 
 Solutions solve(const SubsetSolver& solver, const Rows& rows, const Exact<uint8_t>& subsets, int64_t count,
                 const Limits& limits, int32_t threads, const std::function<bool(int64_t)>& proceed = {}) {
   Solutions found(count, rows.dim);
   solver.solve({found.x.data(), found.iterations.data(), found.status.data(), subsets.data(), count, limits.l2,
-                limits.tol, limits.max_iterations, threads, 0, proceed});
+                limits.tol, limits.max_iterations, threads, limits.without, proceed});
   return found;
 }
 
@@ -183,6 +187,8 @@ void check_solves() {
       }
     }
   }
+  for (SolvePart part : {kSharedStart, kSubsetHessians, kUnionHessian, kBatches})
+    check_solve(make_rows(many_groups(60), 5), 40, {0.05, 1e-6, 200, part}, 3);
   check_solve(make_rows({5, 0, 30}, 1030), 4, {0.1, 1e-6}, 2);  // too wide for Hessians
   check_solve(make_rows({5, 0, 30}, 5), 4, {0.1, 1e-6, 0}, 2);
   check_solve(make_rows({5, 0, 30}, 0), 4, {0.1, 1e-6}, 2);
@@ -201,6 +207,21 @@ void check_solves() {
     for (int64_t k = 0; k < 5; ++k) stalling.features[i * 5 + k] = static_cast<float>(sign * (1e6 + normal()));
   }
   check_solve(stalling, 3, {0.0, 0.0}, 2);
+}
+
+// Two bodies that throw at the same time.
+void check_parallel() {
+  std::atomic<int> inside{0};
+  bool thrown = false;
+  try {
+    parallel_for(2, 2, [&](int64_t) {
+      for (++inside; inside < 2;) std::this_thread::yield();
+      throw std::runtime_error("both");
+    });
+  } catch (const std::runtime_error&) {
+    thrown = true;
+  }
+  check(thrown, "an exception leaves a parallel loop");
 }
 
 // A false or an exception of `proceed` ends a solve; one solver serves several threads at once.
@@ -238,34 +259,30 @@ void check_control() {
   check(same_bits(here.x, all.x) && same_bits(there.x, all.x), "two solves at once do not disturb each other");
 }
 
-struct Search {
-  const Rows& rows;
-  const Rows validation;
-  double l2;
-  std::unique_ptr<SubsetSolver> solver;
-  std::unique_ptr<NeighbourSearch> neighbours;
-  int32_t threads;
-
+class Search {
+ public:
   Search(const Rows& rows, const Rows& validation, double l2, int32_t threads)
-      : rows(rows), validation(validation), l2(l2), solver(make_subset_solver(rows.data(), threads)), threads(threads) {
-    neighbours =
-        solver->neighbours({validation.features.data(), validation.margins.data(), validation.rows()}, l2, threads);
-  }
+      : rows_(rows),
+        validation_(validation),
+        threads_(threads),
+        solver_(make_subset_solver(rows.data(), threads)),
+        search_(solver_->neighbours({validation.features.data(), validation.margins.data(), validation.rows()}, l2,
+                                    threads)) {}
 
   // Loss and x of the best moves from `subset` on, `steps` of them.
   Exact<double> path(Exact<uint8_t> subset, std::vector<int64_t> groups, int64_t steps) const {
-    Exact<double> found(steps * (rows.dim + 1), kNaN);
+    Exact<double> found(steps * (rows_.dim + 1), kNaN);
     for (int64_t step = 0; step < steps; ++step) {
       Exact<int64_t> moves(static_cast<int64_t>(groups.size()));
       std::copy(groups.begin(), groups.end(), moves.data());
-      Exact<double> x(rows.dim, kNaN), all(moves.size() * rows.dim, kNaN);
-      neighbours->solve(all.data(), subset.data(), moves.data(), moves.size());
-      const NeighbourSearch::Best best = neighbours->best(x.data(), subset.data(), moves.data(), moves.size());
+      Exact<double> x(rows_.dim, kNaN), all(moves.size() * rows_.dim, kNaN);
+      search_->solve(all.data(), subset.data(), moves.data(), moves.size());
+      const NeighbourSearch::Best best = search_->best(x.data(), subset.data(), moves.data(), moves.size());
       check(best.move >= 0 && best.move < moves.size(), "the best move is one of the moves");
       check(best.solved >= 0 && best.solved <= moves.size(), "no more is solved than there is");
       check_best(best.loss, all);
-      found[step * (rows.dim + 1)] = best.loss;
-      std::copy(x.begin(), x.end(), found.data() + step * (rows.dim + 1) + 1);
+      found[step * (rows_.dim + 1)] = best.loss;
+      std::copy(x.begin(), x.end(), found.data() + step * (rows_.dim + 1) + 1);
       subset[moves[best.move]] ^= 1;
       groups.erase(groups.begin() + best.move);
     }
@@ -273,28 +290,28 @@ struct Search {
     return found;
   }
 
+ private:
   void check_best(double loss, const Exact<double>& x) const {
-    const int64_t points = x.size() / std::max<int64_t>(rows.dim, 1);
+    const int64_t points = x.size() / std::max<int64_t>(rows_.dim, 1);
     Exact<double> mean(points, kNaN);
-    losses_cpu({mean.data(), nullptr, x.data(), validation.features.data(), validation.margins.data(), points,
-                validation.rows(), rows.dim, threads});
+    losses_cpu({mean.data(), nullptr, x.data(), validation_.features.data(), validation_.margins.data(), points,
+                validation_.rows(), rows_.dim, threads_});
     const double lowest = *std::min_element(mean.begin(), mean.end());
     check(std::fabs(lowest - loss) <= 1e-2 * (1.0 + loss), "the best move has about the lowest loss");
   }
-};
 
-std::vector<int64_t> first_groups(int64_t count) {
-  std::vector<int64_t> groups;
-  for (int64_t t = 0; t < count; ++t) groups.push_back(t);
-  return groups;
-}
+  const Rows &rows_, &validation_;
+  int32_t threads_;
+  std::unique_ptr<SubsetSolver> solver_;
+  std::unique_ptr<NeighbourSearch> search_;
+};
 
 void check_search(const Rows& rows, int64_t validation_rows, double l2, const Exact<uint8_t>& subset, int64_t moves,
                   int64_t steps) {
   const Rows validation = make_rows({validation_rows}, rows.dim);
-  const auto path = [&](int32_t threads) {
-    return Search(rows, validation, l2, threads).path(subset, first_groups(moves), steps);
-  };
+  std::vector<int64_t> groups(static_cast<size_t>(moves));
+  std::iota(groups.begin(), groups.end(), 0);
+  const auto path = [&](int32_t threads) { return Search(rows, validation, l2, threads).path(subset, groups, steps); };
   check(same_bits(path(1), path(3)), "the same path for any number of threads");
 }
 
@@ -417,11 +434,9 @@ void check_sketches() {
 int main(int count, char** names) {
   std::vector<std::string> wanted(names + 1, names + count);
   if (wanted.empty()) wanted = instruction_sets();
-  const std::pair<const char*, void (*)()> parts[] = {{"sketch and lift", check_sketches},
-                                                      {"losses", check_losses},
-                                                      {"solve", check_solves},
-                                                      {"control", check_control},
-                                                      {"search", check_searches}};
+  const std::pair<const char*, void (*)()> parts[] = {
+      {"sketch and lift", check_sketches}, {"losses", check_losses},   {"solve", check_solves},
+      {"parallel", check_parallel},        {"control", check_control}, {"search", check_searches}};
   for (const std::string& name : wanted) {
     use_instruction_set(name);
     for (const auto& [part, run] : parts) {

@@ -3,8 +3,12 @@
     python tests/sanitize.py
     python tests/sanitize.py --only thread --instruction-sets avx2 avx512bf16
 
-One line per build; what was found is on stderr and makes the exit status 1. The compiler is $CXX, else c++. Where the
-thread sanitizer ends with "unexpected memory mapping", `setarch -R python tests/sanitize.py` helps.
+One line per run; what is found is on stderr and makes the exit status 1. Without --instruction-sets all that run here
+are run. The compiler is $CXX, else c++; g++ can look for pointers that leave their array as well:
+
+    CXX="g++ -fsanitize=pointer-compare,pointer-subtract" python tests/sanitize.py --only address
+
+Where the thread sanitizer ends with "unexpected memory mapping", `setarch -R python tests/sanitize.py` helps.
 """
 
 from __future__ import annotations
@@ -29,7 +33,8 @@ BUILDS = (("thread",), ("address", "undefined"))  # what one program can have at
 CXX = shlex.split(os.environ.get("CXX", "c++"))
 FLAGS = ["-O1", "-g1", "-fno-omit-frame-pointer", "-D_GLIBCXX_ASSERTIONS", "-fno-sanitize-recover=all", "-pthread"]
 OPTIONS = {
-    "ASAN_OPTIONS": "detect_stack_use_after_return=1:malloc_fill_byte=255:max_malloc_fill_size=1000000000",  # with NaN
+    "ASAN_OPTIONS": "detect_stack_use_after_return=1:detect_invalid_pointer_pairs=2"
+    ":malloc_fill_byte=255:max_malloc_fill_size=1000000000",  # new memory holds NaN
     "TSAN_OPTIONS": "halt_on_error=1",
     "UBSAN_OPTIONS": "print_stacktrace=1",
 }
@@ -74,8 +79,10 @@ def build(folder: Path, sanitizers: Sequence[str], wanted: Sequence[str]) -> Pat
         if any(process.returncode for process in done):
             raise SystemExit(f"{folder.name}: a source was not compiled")
     missing = ["-Wl,--unresolved-symbols=ignore-all"] if wanted else []
-    subprocess.run([*compiler, *jobs, "-pthread", *missing, "-o", folder / "sanitize"], check=True)
-    return folder / "sanitize"
+    program = folder / "sanitize"
+    if subprocess.run([*compiler, *jobs, "-pthread", *missing, "-o", program]).returncode:
+        raise SystemExit(f"{folder.name}: the program was not linked")
+    return program
 
 
 def why_not(sanitizers: Sequence[str]) -> str | None:
@@ -94,30 +101,30 @@ def why_not(sanitizers: Sequence[str]) -> str | None:
     return None
 
 
+def run(program: Path, sanitizers: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether it finds nothing."""
+    began = time.monotonic()
+    done = subprocess.run([program, *wanted], stdout=subprocess.PIPE, text=True, env=os.environ | OPTIONS)
+    said, took = done.stdout.strip() or "stopped", time.monotonic() - began
+    print(f"{', '.join(sanitizers)}: {said}, exit status {done.returncode}, {took:.0f} s", flush=True)
+    return done.returncode == 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=sum(BUILDS, ()), default=sum(BUILDS, ()))
-    parser.add_argument("--instruction-sets", nargs="+", default=[], help="default: all that run here")
+    every = [name for sanitizers in BUILDS for name in sanitizers]
+    parser.add_argument("--only", nargs="+", choices=every, default=every)
+    parser.add_argument("--instruction-sets", nargs="+", choices=setup_tables().INSTRUCTION_SETS, default=[])
     parser.add_argument("--build", type=Path, help="folder for objects and programs; default: a temporary one")
     options = parser.parse_args()
-    status = 0
+    clean = True
     with tempfile.TemporaryDirectory() as temporary:
-        for sanitizers in BUILDS:
-            sanitizers = [name for name in sanitizers if name in options.only]
-            if not sanitizers:
-                continue
-            began, label = time.monotonic(), ", ".join(sanitizers)
-            program = build(
-                (options.build or Path(temporary)) / "-".join(sanitizers), sanitizers, options.instruction_sets
-            )
-            built = time.monotonic()
-            command = [program, *options.instruction_sets]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ | OPTIONS)
-            times = f"built in {built - began:.0f} s, ran in {time.monotonic() - built:.0f} s"
-            said = done.stdout.strip() or "stopped"
-            print(f"{label}: {said}, exit status {done.returncode}; {times}", flush=True)
-            status |= done.returncode != 0
-    return int(status)
+        for together in BUILDS:
+            if sanitizers := [name for name in together if name in options.only]:
+                folder = (options.build or Path(temporary)) / "-".join(sanitizers)
+                program = build(folder, sanitizers, options.instruction_sets)
+                clean &= run(program, sanitizers, options.instruction_sets)
+    return 0 if clean else 1
 
 
 if __name__ == "__main__":
