@@ -1,6 +1,7 @@
 // The point that all subsets are expanded around: what every group and every row is there.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -66,8 +67,10 @@ Expansion expand(const SubsetData& data, const PackedRows<Element>& packed, Arra
   };
   Array<Piece> pieces;
   for (int64_t t = 0; t < data.groups; ++t)
-    for (const PackedBlock* block = packed.begin(t); block < packed.end(t); block += kBlocks)
-      pieces.push_back({t, block, std::min(block + kBlocks, packed.end(t)), 0.0, 0.0, Array<double>(data.dim)});
+    for (const PackedBlock *block = packed.begin(t), *end; block < packed.end(t); block = end) {
+      end = block + std::min<int64_t>(kBlocks, packed.end(t) - block);
+      pieces.push_back({t, block, end, 0.0, 0.0, Array<double>(data.dim)});
+    }
 
   const auto rows = static_cast<size_t>(packed.packed_rows());
   const auto groups = static_cast<size_t>(data.groups);
