@@ -39,8 +39,8 @@ struct ChunkStart {
 enum class Ending : uint8_t { open, converged, iteration_limit, near, hard };
 
 struct Problem {
-  const uint8_t* subset;  // [groups], or nullptr for none
-  double weight, loss_at_start, loss;
+  const uint8_t* subset;                              // [groups], or nullptr for none
+  double weight, loss_at_start, loss;                 // loss: a bound from below
   double decrement, last_decrement, first_decrement;  // g.Hg, about 2 (F - min F); 0 before there is one
   double gradient_norm;
   double contraction;  // the best so far, of the decrement by a step
@@ -52,10 +52,12 @@ struct Problem {
 };
 
 // What rounding adds to the decrement, as a share of the first: it is an independent error of every row, and shifts x
-// as a sample of so many rows does, by sqrt(d / rows) of it.
+// as a sample of so many rows does, by sqrt(d / rows) of it. Rows of p near 0 or 1 do not count; curvature: the mean of
+// p (1 - p).
 template <class Element>
-double rounding_share(int64_t dim, int64_t rows) {
-  return Element::kRounding * Element::kRounding * static_cast<double>(dim) / static_cast<double>(rows);
+double rounding_share(int64_t dim, int64_t rows, double curvature) {
+  const double count = std::max(1.0, 4.0 * curvature * static_cast<double>(rows));
+  return Element::kRounding * Element::kRounding * static_cast<double>(dim) / count;
 }
 
 // F - min F after the step that is about to be taken. It contracts the decrement by at most twice what the best one

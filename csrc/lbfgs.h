@@ -16,7 +16,8 @@ enum class MinimizeStatus { converged, iteration_limit, stalled, not_finite };  
 
 struct MinimizeOptions {
   double tol;              // stop where F - min F <= tol * min(F, 50 * first_decrement): as is certain where
-                           // |gradient|^2 / (2 l2) is, and likely where half the decrement g.Hg is and H is newton's
+                           // |gradient|^2 / (2 l2) is, and likely where the decrement g.Hg is and H is newton's: half
+                           // of it is F - min F to first order, and the other half is for what that leaves out
   double first_decrement;  // where the search for the minimum began; infinite if that is here
   double l2;               // the objective has at least this curvature
   double gradient_target;  // stop at |gradient| <= this, too
@@ -68,7 +69,7 @@ Minimum minimize(const Objective& objective, const Initial& initial, double* x, 
     if (iterations == 0) first_decrement = -point.slope;
     const double target = options.tol * std::min(point.value, 50.0 * options.first_decrement);
     if (gradient_norm * gradient_norm <= 2.0 * options.l2 * target) return end(MinimizeStatus::converged);
-    if (options.newton && -0.5 * point.slope <= target) {  // by a Hessian of elsewhere, that is no more than a hint
+    if (options.newton && -point.slope <= target) {  // by a Hessian of elsewhere, that is no more than a hint
       return end(iterations == 0 ? MinimizeStatus::converged : MinimizeStatus::iteration_limit);
     }
     if (iterations == options.max_iterations) return end(MinimizeStatus::iteration_limit);

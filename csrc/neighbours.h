@@ -58,7 +58,7 @@ class Neighbours final : public NeighbourSearch {
     Array<Move> found(static_cast<size_t>(count));
     x_found_.assign(static_cast<size_t>(count * data_.dim), 0.0);
     if (weight_ > 0.0) {
-      solve_moves(everything(count), &found, moves);
+      solve_moves(everything(count), &found, moves, kLargestGap);
     } else {
       parallel_for(count, threads_, [&](int64_t i) { solve_exactly(moves[i], x_at(i)); });
     }
@@ -67,9 +67,10 @@ class Neighbours final : public NeighbourSearch {
 
  private:
   static constexpr int64_t kChunk = 64;
-  static constexpr double kDrift = 0.06;   // of the margins, before the Hessians are taken anew
-  static constexpr double kExact = 1e-11;  // relative error of a loss in double precision
-  static constexpr double kTol = 1e-10;    // of a full solve
+  static constexpr double kDrift = 0.06;       // of the margins, before the Hessians are taken anew
+  static constexpr double kExact = 1e-11;      // relative error of a loss in double precision
+  static constexpr double kTol = 1e-10;        // of a full solve, where rounding lets it
+  static constexpr double kLargestGap = 1e-7;  // of F, that rounding may leave of a minimum to be returned
   static constexpr int32_t kIterations = 500;
   static constexpr int kRounds = 12;
   static constexpr int64_t kCheap = 200'000;  // numbers in a subset's rows: exact for no other reason
@@ -239,7 +240,8 @@ class Neighbours final : public NeighbourSearch {
   }
 
   // Those that may be the best, until the rest cannot be: by Newton steps or solved. If the level before was further
-  // off than it said, with more caution; if it was nearer, with less the next time.
+  // off than it said, with more caution; if it was nearer, with less the next time, but not less than three standard
+  // deviations of what an error in a random direction does along the slope: the few that were looked at say no more.
   void raise(Known level, Array<Move>* found, const int64_t* moves) {
     double& caution = caution_[static_cast<int>(level) - 1];
     double off = 0.0;
@@ -247,20 +249,21 @@ class Neighbours final : public NeighbourSearch {
       const Array<int64_t> contenders = contenders_below(level, *found);
       if (contenders.empty()) break;
       const Array<Move> before = *found;
-      level == Known::solved ? solve_moves(contenders, found, moves) : step_moves(contenders, found, moves);
+      level == Known::solved ? solve_moves(contenders, found, moves, unknown()) : step_moves(contenders, found, moves);
       double worst = 0.0;
       for (int64_t i : contenders) {
         const Move &was = before[i], &is = (*found)[i];
-        const double other = std::isfinite(is.error) ? is.error : 0.0;
-        if (std::isfinite(was.error)) worst = std::max(worst, (std::fabs(was.change - is.change) - other) / was.error);
+        if (!(std::isfinite(was.error) && was.error > 0.0)) continue;
+        const double seen = std::fabs(was.change - is.change), other = std::isfinite(is.error) ? is.error : 0.0;
+        worst = std::max(worst, (seen - other) / was.error);  // that much is sure
+        off = std::max(off, caution * seen / was.error);
       }
-      off = std::max(off, worst * caution);
       if (kSafety * worst <= 1.0) continue;
       for (Move& move : *found)
         if (move.known < level) move.error *= kSafety * worst;
       caution *= kSafety * worst;
     }
-    caution = std::max({kSafety * off, 0.9 * caution, 0.02});
+    caution = std::max({kSafety * off, 0.9 * caution, 3.0 / std::sqrt(static_cast<double>(data_.dim))});
   }
 
   static Array<int64_t> contenders_below(Known level, const Array<Move>& found) {
@@ -300,11 +303,13 @@ class Neighbours final : public NeighbourSearch {
     }
   }
 
-  void solve_moves(const Array<int64_t>& which, Array<Move>* found, const int64_t* moves) {
+  // In double precision where that does not do: where rounding may leave more than largest_gap of F.
+  void solve_moves(const Array<int64_t>& which, Array<Move>* found, const int64_t* moves, double largest_gap) {
     Array<uint8_t> left(which.size());
     // The share that a solve leaves: by its tolerance; and by rounding, whose direction is random, so that three
     // standard deviations of what it does along the slope are 3 / sqrt(d) of it. Few rows may be ten times as far off.
-    const double rounding = std::sqrt(rounding_share<Element>(data_.dim, rows_) / static_cast<double>(data_.dim));
+    const double rounding =
+        std::sqrt(rounding_share<Element>(data_.dim, rows_, curvature_) / static_cast<double>(data_.dim));
     const double share = (std::sqrt(100.0 * kTol) + 3.0 * rounding) * (cheap() ? 10.0 : 1.0);
     for_chunks(which, moves, [&](SubsetChunk<Element>* chunk, int64_t first, int64_t used) {
       chunk->run();
@@ -313,7 +318,9 @@ class Neighbours final : public NeighbourSearch {
           [&](int64_t i, double change) {
             const int64_t move = which[first + i];
             const Problem& problem = chunk->problem(i);
-            left[first + i] = !problem.subset || problem.ending == Ending::hard || !std::isfinite(change);
+            const double gap = 0.5 * problem.rounding * problem.first_decrement;  // of F, if that was all
+            left[first + i] = !problem.subset || problem.ending == Ending::hard || !std::isfinite(change) ||
+                              !(gap <= largest_gap * problem.loss);
             const double distance = std::sqrt(std::max(problem.first_decrement, 0.0));
             (*found)[move] = {change, share * effect(change, distance), distance, Known::solved};
             chunk->write_x(i, x_at(move));

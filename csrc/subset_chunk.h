@@ -55,7 +55,7 @@ class SubsetChunk {
     problem.weight = at_start.weight;
     problem.loss_at_start = problem.loss = at_start.loss;
     problem.contraction = 1.0;
-    problem.rounding = rounding_share<Element>(dim_, at_start.rows);
+    problem.rounding = rounding_share<Element>(dim_, at_start.rows, at_start.curvature);
     problem.curvature = at_start.curvature;
     problem.trust = at_start.trust;
     problem.ending = tiny ? Ending::near : Ending::open;
@@ -213,8 +213,7 @@ class SubsetChunk {
     history_.set_curvature(index, pair, curvature);
     axpy(gradient, 1.0f, change, padded_);
     std::copy(trial, trial + padded_, shift);
-    // The trapezoidal rule from the start.
-    problem.loss = problem.loss_at_start + 0.5 * (dot(start, trial, padded_) + dot(gradient, trial, padded_));
+    problem.loss = problem.loss_at_start + dot(start, trial, padded_);  // at least, as F is convex
     ++problem.iterations;
   }
 

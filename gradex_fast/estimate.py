@@ -100,7 +100,8 @@ class SubsetEstimator:
     @property
     def l2(self) -> float:
         """λ = ridge · tr(H₀)/d."""
-        slope = 0.25 / np.cosh(self.train.margin / 2) ** 2  # σ'(h)
+        falling = np.exp(-np.abs(self.train.margin))  # never overflows
+        slope = falling / np.square(1 + falling)  # σ'(h)
         trace = float(np.mean(slope * np.square(self.train.g, dtype=np.float64).sum(1)))
         return self.ridge * trace / self.train.g.shape[1]
 

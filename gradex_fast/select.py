@@ -135,7 +135,8 @@ def _greedy(
     while True:
         size = int(mask[candidates].sum())
         moves = candidates[mask[candidates] != adding]
-        if len(moves) == 0 or size == keep or (not adding and size == _fewest(estimator)):
+        enough = keep is not None and (size >= keep if adding else size <= keep)
+        if len(moves) == 0 or enough or (not adding and size == _fewest(estimator)):
             break
         step = search.best(mask, moves, best)
         tried.append(step.subsets)
