@@ -67,7 +67,7 @@ class Neighbours final : public NeighbourSearch {
 
  private:
   static constexpr int64_t kChunk = 64;
-  static constexpr double kDrift = 0.06;       // of the margins, before the Hessians are taken anew
+  static constexpr double kDrift = 0.02;       // of the margins, before the Hessians are taken anew
   static constexpr double kExact = 1e-11;      // relative error of a loss in double precision
   static constexpr double kTol = 1e-10;        // of a full solve, where rounding lets it
   static constexpr double kLargestGap = 1e-7;  // of F, that rounding may leave of a minimum to be returned
