@@ -164,7 +164,8 @@ class NeighbourSearch:
     All moves are looked at by one Newton step from x_S. Those whose error, as large as the margins' change and the
     steepest slope of the validation loss allow, leaves them in the race are solved; those that are still within the
     solves' error of one another are solved in float64. How far off the screening was is checked at every step against
-    those that were solved, and sets how cautious it is.
+    those that were solved, and sets how cautious it is. It remembers where it was: calls from several threads wait for
+    one another, and are fast where each goes on from the last.
 
     Args:
         solver: over N training rows, which must be finite.
@@ -172,7 +173,7 @@ class NeighbourSearch:
         l2: as in `SubsetSolver.solve`.
 
     Raises:
-        ValueError: shapes do not fit, there is no validation row, or d > `LARGEST_DIM`.
+        ValueError: shapes do not fit, there is no validation row or one that is not finite, or d > `LARGEST_DIM`.
     """
 
     LARGEST_DIM = native.LARGEST_SEARCH_DIM
@@ -183,6 +184,8 @@ class NeighbourSearch:
         matrix, bias = _array(features), _array(margins)
         if matrix.shape != (len(bias), solver.dim) or not len(bias):
             raise ValueError(f"features [v, {solver.dim}], margins [v], v >= 1: {matrix.shape}, {bias.shape}")
+        if not (np.isfinite(matrix).all() and np.isfinite(bias).all()):
+            raise ValueError("a validation row is not finite")
         if solver.dim > self.LARGEST_DIM:
             raise ValueError(f"a neighbour search takes at most {self.LARGEST_DIM} dimensions, got {solver.dim}")
         self.groups = solver.groups

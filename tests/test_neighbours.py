@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from greedy import Exhaustive, assert_best, make_estimator
@@ -119,6 +121,22 @@ def test_same_bits_for_any_threads(instruction_set):
     np.testing.assert_array_equal(one, walk(5))
 
 
+def test_calls_from_threads_take_turns():
+    """Sixteen walks of one search at once, each from a subset of its own, have what one after another has."""
+    made = make_estimator(4, [60] * 20, 30, ridge=0.1)
+    starts = [np.arange(20) % 16 != start for start in range(16)]
+
+    def minima(search, start):
+        return np.concatenate([search.solve(start, range(20)).ravel() for _ in range(3)])
+
+    expected = [minima(make_search(made), start) for start in starts]
+    search = make_search(made)
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda start: minima(search, start), starts))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-3 * np.abs(other).max())
+
+
 @pytest.mark.parametrize("l2", [0.0, 1e-300, 1e-12, 1e-3])
 @pytest.mark.parametrize("shift", [0.0, 1e4, -1e4])
 def test_what_has_no_minimum_is_finite(instruction_set, l2, shift):
@@ -142,6 +160,9 @@ def test_bad_arguments_are_named():
         with pytest.raises(ValueError, match=r"\[v, 4\].*v >= 1") as error:
             kernels.NeighbourSearch(solver, features, margins, l2=1.0)
         assert shapes in str(error.value)
+    for features, margins in ((np.where(g == g[1, 2], np.nan, g), h), (g, np.where(h == h[3], -np.inf, h))):
+        with pytest.raises(ValueError, match="validation row is not finite"):
+            kernels.NeighbourSearch(solver, features, margins, l2=1.0)
     search = kernels.NeighbourSearch(solver, g, h, l2=1.0)
     for subset, moves in (([0], [0, 2]), ([0, 2], [0]), ([0], [-1])):
         for method in (search.best, search.solve):
