@@ -26,7 +26,7 @@ T* pointer(uintptr_t address) {
 
 SketchArguments sketch_arguments(uintptr_t out, uintptr_t workspace, uintptr_t inputs, uintptr_t grads,
                                  uintptr_t lengths, std::array<int64_t, 5> shape, uint64_t key, uint64_t offset,
-                                 float scale, std::array<int32_t, 2> types) {
+                                 float scale, std::array<int32_t, 2> types, int32_t distribution) {
   return {pointer<float>(out),
           pointer<float>(workspace),
           pointer<const void>(inputs),
@@ -41,12 +41,21 @@ SketchArguments sketch_arguments(uintptr_t out, uintptr_t workspace, uintptr_t i
           offset,
           scale,
           static_cast<DType>(types[0]),
-          static_cast<DType>(types[1])};
+          static_cast<DType>(types[1]),
+          static_cast<Distribution>(distribution)};
 }
 
 LiftArguments lift_arguments(uintptr_t out, uintptr_t weights, std::array<int64_t, 3> shape, uint64_t key,
-                             uint64_t offset, float scale) {
-  return {pointer<float>(out), pointer<const float>(weights), shape[0], shape[1], shape[2], key, offset, scale};
+                             uint64_t offset, float scale, int32_t distribution) {
+  return {pointer<float>(out),
+          pointer<const float>(weights),
+          shape[0],
+          shape[1],
+          shape[2],
+          key,
+          offset,
+          scale,
+          static_cast<Distribution>(distribution)};
 }
 
 void losses(std::array<uintptr_t, 2> outputs, std::array<uintptr_t, 3> inputs, std::array<int64_t, 3> shape,

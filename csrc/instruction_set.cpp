@@ -10,12 +10,12 @@
 
 namespace gradex {
 
-#define GRADEX_DECLARE(isa)                                          \
-  namespace isa {                                                    \
-  int64_t sketch_cpu_workspace(const SketchArguments&, int workers); \
-  void sketch_cpu(const SketchArguments&, int workers);              \
-  void lift_cpu(const LiftArguments&, int workers);                  \
-  void losses_cpu(const LossArguments&);                             \
+#define GRADEX_DECLARE(isa)                             \
+  namespace isa {                                       \
+  int64_t sketch_cpu_workspace(const SketchArguments&); \
+  void sketch_cpu(const SketchArguments&, int workers); \
+  void lift_cpu(const LiftArguments&, int workers);     \
+  void losses_cpu(const LossArguments&);                \
   }
 #define GRADEX_DECLARE_SOLVER(isa)                                                  \
   namespace isa {                                                                   \
@@ -87,9 +87,7 @@ void use_instruction_set(const std::string& name) {
   throw std::invalid_argument("instruction set '" + name + "' cannot run here");
 }
 
-int64_t sketch_cpu_workspace(const SketchArguments& arguments, int workers) {
-  return active().load()->sketch_workspace(arguments, workers);
-}
+int64_t sketch_cpu_workspace(const SketchArguments& arguments) { return active().load()->sketch_workspace(arguments); }
 void sketch_cpu(const SketchArguments& arguments, int workers) { active().load()->sketch(arguments, workers); }
 void lift_cpu(const LiftArguments& arguments, int workers) { active().load()->lift(arguments, workers); }
 void losses_cpu(const LossArguments& arguments) { active().load()->losses(arguments); }

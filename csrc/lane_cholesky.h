@@ -14,12 +14,6 @@ constexpr int64_t kCholeskyBlock = 4;
 
 inline int64_t triangle(int64_t dim) { return dim * (dim + 1) / 2; }
 
-GRADEX_INLINE Vector square_root(const Vector& x) {
-  Vector root;
-  for (int64_t lane = 0; lane < kVectorLanes; ++lane) root[lane] = std::sqrt(x[lane]);
-  return root;
-}
-
 // sums[r][c] = a(i + r, j + c) - sum_{k < j} a(i + r, k) a(j + c, k) where i + r >= j + c
 GRADEX_INLINE void reduce_block(Vector (&sums)[kCholeskyBlock][kCholeskyBlock], const Vector* a, int64_t i, int64_t j) {
   const Vector *left[kCholeskyBlock], *right[kCholeskyBlock];

@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "distribution.h"
+
 namespace gradex {
 
 struct LiftArguments {
@@ -10,6 +12,7 @@ struct LiftArguments {
   int64_t vectors, size, dim;
   uint64_t key, offset;
   float scale;
+  Distribution distribution;
 };
 
 void lift_cpu(const LiftArguments& arguments, int workers);

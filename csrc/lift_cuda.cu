@@ -1,6 +1,6 @@
 // The adjoint of the sketch on the GPU, the first rung: one thread makes row j of P and multiplies every vector by it.
 #include "check.h"
-#include "gaussian.h"
+#include "distribution.h"
 #include "lift.h"
 
 namespace gradex {
@@ -15,8 +15,7 @@ __global__ void lift_kernel(LiftArguments a) {
   for (int64_t m = 0; m < a.vectors; ++m) {
     float sum = 0.0f;
     for (int64_t k = 0; k < a.dim; k += 4) {
-      const Normals normals =
-          gaussian(static_cast<uint32_t>(j), static_cast<uint32_t>(j >> 32), static_cast<uint32_t>(k / 4), a.key);
+      const Normals normals = entries(a.distribution, j, static_cast<uint32_t>(k / 4), a.key);
       for (int i = 0; i < 4; ++i)
         if (k + i < a.dim) sum = fused(a.weights[m * a.dim + k + i], normals.z[i], sum);
     }

@@ -5,13 +5,14 @@
 #pragma once
 #include <cstdint>
 
+#include "distribution.h"
 #include "dtype.h"
 
 namespace gradex {
 
 struct SketchArguments {
   float* out;              // [samples, dim], added to
-  float* workspace;        // sketch_workspace(arguments, workers) floats, owned by the caller
+  float* workspace;        // sketch_*_workspace(arguments) floats, owned by the caller
   const void* inputs;      // X [samples, tokens, in_features]
   const void* grads;       // D [samples, tokens, out_features]
   const int64_t* lengths;  // [samples] or nullptr (all tokens)
@@ -19,27 +20,29 @@ struct SketchArguments {
   uint64_t key, offset;  // Philox key of the parameter; element index of its first entry
   float scale;
   DType inputs_type, grads_type;
+  Distribution distribution;
 };
 
 // A parameter matrix is cut into tiles and its tiles into chunks by its shape alone. A chunk sums in a fixed order into
 // a [samples, dim] of its own and the chunks are added in order: the same bits for any number of threads and blocks.
-constexpr int64_t kTileElements = 256, kTileColumns = 64, kMaxChunks = 64;
+constexpr int64_t kMaxChunks = 64, kWidestTile = 64;
 
 struct Tiling {
-  int64_t rows, columns;  // of a tile: rows * columns <= kTileElements
+  int64_t rows, columns;  // of a tile
   int64_t tiles_down, tiles_across;
   int64_t chunks;
 };
 
 inline namespace GRADEX_ISA {
 
-inline Tiling tiling(int64_t out_features, int64_t in_features) {
+// Tiles of at most `elements`.
+inline Tiling tiling(int64_t out_features, int64_t in_features, int64_t elements) {
   Tiling t{};
-  t.columns = in_features < kTileColumns ? in_features : kTileColumns;
-  t.rows = kTileElements / t.columns;
+  t.columns = in_features < kWidestTile ? in_features : kWidestTile;
+  t.rows = elements / t.columns;
   if (t.rows > out_features) {  // a flat parameter: let the tile grow along the row instead
     t.rows = out_features;
-    const int64_t widest = kTileElements / t.rows;
+    const int64_t widest = elements / t.rows;
     t.columns = in_features < widest ? in_features : widest;
   }
   t.tiles_down = (out_features + t.rows - 1) / t.rows;
@@ -51,7 +54,7 @@ inline Tiling tiling(int64_t out_features, int64_t in_features) {
 
 }  // namespace GRADEX_ISA
 
-int64_t sketch_cpu_workspace(const SketchArguments& arguments, int workers);
+int64_t sketch_cpu_workspace(const SketchArguments& arguments);
 void sketch_cpu(const SketchArguments& arguments, int workers);
 
 // Enqueued on `stream` (a cudaStream_t) of `device`; throws std::runtime_error on a CUDA error.

@@ -1,125 +1,100 @@
 // The sketch on the CPU; compiled once per instruction set.
+#include <algorithm>
+#include <memory>
+
+#include "array.h"
+#include "gradient_tile.h"
 #include "parallel.h"
 #include "sketch.h"
 #include "tile.h"
+#include "tile_sums.h"
 
 namespace gradex {
 inline namespace GRADEX_ISA {
 namespace {
 
-constexpr int64_t kColumnBlock = 32;  // columns of P in one tile: 256 x 32 floats, 32 KiB
-constexpr int64_t kPatch = 4;         // samples x columns held in registers by one product
+constexpr int64_t kSamples = 128;  // whose gradients share a tile of P: 256 KiB
 
-struct Tile {
-  int64_t row, rows, column, columns, lanes;
-  uint64_t j[kTileElements];
+// What one thread works with.
+struct Scratch {
+  ProjectionTile projection;
+  GradientTile gradient;
+  Array<float> gradients;  // [samples, kTileLanes], and room for kTileSamples more
+
+  explicit Scratch(const SketchArguments& a)
+      : projection(a.distribution, a.key),
+        gradients((std::min(a.samples, kSamples) + kTileSamples) * kTileLanes + kVectorLanes) {}
 };
 
-Tile make_tile(const SketchArguments& a, const Tiling& t, int64_t index) {
-  Tile tile;
-  tile.row = index / t.tiles_across * t.rows;
-  tile.column = index % t.tiles_across * t.columns;
-  tile.rows = t.rows < a.out_features - tile.row ? t.rows : a.out_features - tile.row;
-  tile.columns = t.columns < a.in_features - tile.column ? t.columns : a.in_features - tile.column;
-  tile.lanes = round_up(tile.rows * tile.columns, kLanes);
-  for (int64_t lane = 0; lane < tile.lanes; ++lane) {
-    const int64_t o = tile.row + lane / tile.columns, c = tile.column + lane % tile.columns;
-    tile.j[lane] = a.offset + static_cast<uint64_t>(o * a.in_features + c);
-  }
-  return tile;
+// Down the rows first: the inputs' columns stay in the cache.
+struct Tile {
+  int64_t row, rows, column, columns;
+
+  Tile(const SketchArguments& a, const Tiling& t, int64_t index)
+      : row(index % t.tiles_down * t.rows),
+        rows(std::min(t.rows, a.out_features - row)),
+        column(index / t.tiles_down * t.columns),
+        columns(std::min(t.columns, a.in_features - column)) {}
+};
+
+void place(ProjectionTile* projection, const SketchArguments& a, const Tile& tile) {
+  uint64_t j[kTileLanes];
+  for (int64_t row = 0; row < tile.rows; ++row)
+    for (int64_t c = 0; c < tile.columns; ++c)
+      j[row * tile.columns + c] = a.offset + static_cast<uint64_t>((tile.row + row) * a.in_features + tile.column + c);
+  projection->place(j, tile.rows * tile.columns);
 }
 
-// gradient[lane] = G_i at the tile's elements; zero in the padding lanes.
+// gradient[lane] = G_i at the tile's elements; 0 in the lanes that make it whole vectors.
 template <class Input, class Grad>
-void gradient_tile(float* __restrict gradient, const SketchArguments& a, const Tile& tile, int64_t sample) {
-  const int64_t tokens = a.lengths ? a.lengths[sample] : a.tokens;
+void make_gradient(float* gradient, GradientTile* scratch, const SketchArguments& a, const Tile& tile, int64_t sample) {
+  const int64_t tokens = a.lengths ? a.lengths[sample] : a.tokens, size = tile.rows * tile.columns;
   const auto* x = static_cast<const Input*>(a.inputs) + sample * a.tokens * a.in_features + tile.column;
   const auto* d = static_cast<const Grad*>(a.grads) + sample * a.tokens * a.out_features + tile.row;
-  for (int64_t lane = 0; lane < tile.lanes; ++lane) gradient[lane] = 0.0f;
-  for (int64_t t = 0; t < tokens; ++t, x += a.in_features, d += a.out_features) {
-    for (int64_t row = 0; row < tile.rows; ++row) {
-      const float weight = to_float(d[row]);
-      float* __restrict g = gradient + row * tile.columns;
-      for (int64_t c = 0; c < tile.columns; ++c) g[c] += weight * to_float(x[c]);
-    }
-  }
-}
-
-// out[s * out_stride + k] += sum_lane gradients[s, lane] projection[k, lane], at most kPatch samples and columns.
-void product_patch(float* __restrict out, int64_t out_stride, const float* __restrict gradients,
-                   const float* __restrict projection, int64_t lanes, int64_t samples, int64_t columns) {
-  float sum[kPatch][kPatch][kLanes] = {};
-  for (int64_t lane = 0; lane < lanes; lane += kLanes)
-    for (int64_t s = 0; s < samples; ++s)
-      for (int64_t k = 0; k < columns; ++k)
-        for (int64_t l = 0; l < kLanes; ++l)
-          sum[s][k][l] += gradients[s * kTileElements + lane + l] * projection[k * kTileElements + lane + l];
-  for (int64_t s = 0; s < samples; ++s) {
-    for (int64_t k = 0; k < columns; ++k) {
-      float total = 0.0f;
-      for (int64_t l = 0; l < kLanes; ++l) total += sum[s][k][l];
-      out[s * out_stride + k] += total;
-    }
-  }
-}
-
-// partial[samples, dim] += gradients . P for one tile, P made in blocks of columns.
-void project_tile(float* partial, const SketchArguments& a, const Tile& tile, const float* gradients,
-                  float* projection) {
-  for (int64_t block = 0; block < a.dim; block += kColumnBlock) {
-    const int64_t columns = kColumnBlock < a.dim - block ? kColumnBlock : a.dim - block;
-    gaussian_tile(projection, kTileElements, tile.j, tile.lanes, static_cast<uint32_t>(block / 4), (columns + 3) / 4,
-                  a.key);
-    for (int64_t s = 0; s < a.samples; s += kPatch) {
-      for (int64_t k = 0; k < columns; k += kPatch) {
-        float* out = partial + s * a.dim + block + k;
-        const float *g = gradients + s * kTileElements, *p = projection + k * kTileElements;
-        if (a.samples - s >= kPatch && columns - k >= kPatch) {
-          product_patch(out, a.dim, g, p, tile.lanes, kPatch, kPatch);
-        } else {
-          product_patch(out, a.dim, g, p, tile.lanes, a.samples - s < kPatch ? a.samples - s : kPatch,
-                        columns - k < kPatch ? columns - k : kPatch);
-        }
-      }
-    }
-  }
+  scratch->make(gradient, Columns<Grad>{d, a.out_features, tile.rows}, Columns<Input>{x, a.in_features, tile.columns},
+                tokens);
+  std::fill(gradient + size, gradient + (size + kVectorLanes - 1) / kVectorLanes * kVectorLanes, 0.0f);
 }
 
 template <class Input, class Grad>
-void sketch_chunk(float* partial, float* scratch, const SketchArguments& a, const Tiling& t, int64_t chunk) {
-  float *gradients = scratch, *projection = scratch + a.samples * kTileElements;
-  for (int64_t i = 0; i < a.samples * a.dim; ++i) partial[i] = 0.0f;
-  const int64_t tiles = t.tiles_down * t.tiles_across;
-  for (int64_t index = chunk * tiles / t.chunks; index < (chunk + 1) * tiles / t.chunks; ++index) {
-    const Tile tile = make_tile(a, t, index);
-    for (int64_t s = 0; s < a.samples; ++s) gradient_tile<Input, Grad>(gradients + s * kTileElements, a, tile, s);
-    project_tile(partial, a, tile, gradients, projection);
+void sketch_tile(float* partial, Scratch* scratch, const SketchArguments& a, const Tile& tile) {
+  ProjectionTile& projection = scratch->projection;
+  place(&projection, a, tile);
+  for (int64_t first = 0; first < a.samples; first += kSamples) {
+    const int64_t samples = std::min(kSamples, a.samples - first);
+    float* gradients = scratch->gradients.data();
+    for (int64_t s = 0; s < samples; ++s)
+      make_gradient<Input, Grad>(gradients + s * kTileLanes, &scratch->gradient, a, tile, first + s);
+    for (int64_t column = 0; column < a.dim; column += kTileQuad)
+      add_products(partial + first * a.dim + column, a.dim, samples, std::min(kTileQuad, a.dim - column), gradients,
+                   projection.columns(column / kTileQuad), projection.lanes());
   }
 }
 
-int64_t scratch_size(const SketchArguments& a) { return (a.samples + kColumnBlock) * kTileElements; }
+Tiling cut(const SketchArguments& a) { return tiling(a.out_features, a.in_features, kTileLanes); }
 
 }  // namespace
 
-int64_t sketch_cpu_workspace(const SketchArguments& a, int workers) {
-  return tiling(a.out_features, a.in_features).chunks * a.samples * a.dim + workers * scratch_size(a);
-}
+int64_t sketch_cpu_workspace(const SketchArguments& a) { return cut(a).chunks * a.samples * a.dim; }
 
 void sketch_cpu(const SketchArguments& a, int workers) {
-  const Tiling t = tiling(a.out_features, a.in_features);
-  const int64_t partial = a.samples * a.dim;
-  float* scratch = a.workspace + t.chunks * partial;
+  const Tiling t = cut(a);
+  const int64_t size = a.samples * a.dim, tiles = t.tiles_down * t.tiles_across;
+  Array<std::unique_ptr<Scratch>> scratch(static_cast<size_t>(workers));
   dispatch(a.inputs_type, [&](auto input) {
     dispatch(a.grads_type, [&](auto grad) {
       parallel_for_worker(t.chunks, workers, [&](int64_t chunk, int worker) {
-        sketch_chunk<decltype(input), decltype(grad)>(a.workspace + chunk * partial, scratch + worker * scratch_size(a),
-                                                      a, t, chunk);
+        if (!scratch[worker]) scratch[worker] = std::make_unique<Scratch>(a);
+        float* partial = a.workspace + chunk * size;
+        std::fill_n(partial, size, 0.0f);
+        for (int64_t index = chunk * tiles / t.chunks; index < (chunk + 1) * tiles / t.chunks; ++index)
+          sketch_tile<decltype(input), decltype(grad)>(partial, scratch[worker].get(), a, Tile(a, t, index));
       });
     });
   });
-  for (int64_t i = 0; i < partial; ++i) {
+  for (int64_t i = 0; i < size; ++i) {
     double total = 0.0;
-    for (int64_t chunk = 0; chunk < t.chunks; ++chunk) total += a.workspace[chunk * partial + i];
+    for (int64_t chunk = 0; chunk < t.chunks; ++chunk) total += a.workspace[chunk * size + i];
     a.out[i] += static_cast<float>(a.scale * total);
   }
 }

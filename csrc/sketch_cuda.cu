@@ -1,12 +1,13 @@
 // The sketch on the GPU, the first rung: simple and right. A block owns a chunk of tiles and a block of columns; thread
 // j makes element j of each sample's gradient tile, then the threads share out the columns of the product with P.
 #include "check.h"
-#include "gaussian.h"
+#include "distribution.h"
 #include "sketch.h"
 
 namespace gradex {
 namespace {
 
+constexpr int kTileElements = 256;
 constexpr int kThreads = kTileElements;  // one thread for one element of a tile
 constexpr int kColumnBlock = 32;         // columns of P in shared memory: 256 x 32 floats, 32 KiB
 
@@ -48,8 +49,7 @@ __global__ void partial_kernel(SketchArguments a, Tiling t) {
     const Position at = position(a, t, tile, element);
     const uint64_t j = a.offset + static_cast<uint64_t>(at.row * a.in_features + at.column);
     for (int quad = 0; quad < kColumnBlock / 4; ++quad) {
-      const Normals normals = gaussian(static_cast<uint32_t>(j), static_cast<uint32_t>(j >> 32),
-                                       static_cast<uint32_t>(first / 4) + quad, a.key);
+      const Normals normals = entries(a.distribution, j, static_cast<uint32_t>(first / 4) + quad, a.key);
       for (int i = 0; i < 4; ++i) projection[4 * quad + i][element] = normals.z[i];
     }
     for (int64_t s = 0; s < a.samples; ++s) {
@@ -81,13 +81,13 @@ __global__ void reduce_kernel(SketchArguments a, int64_t chunks) {
 }  // namespace
 
 int64_t sketch_cuda_workspace(const SketchArguments& a) {
-  return tiling(a.out_features, a.in_features).chunks * a.samples * a.dim;
+  return tiling(a.out_features, a.in_features, kTileElements).chunks * a.samples * a.dim;
 }
 
 void sketch_cuda(const SketchArguments& a, int device, void* stream) {
   const DeviceScope scope(device);
   const auto queue = static_cast<cudaStream_t>(stream);
-  const Tiling t = tiling(a.out_features, a.in_features);
+  const Tiling t = tiling(a.out_features, a.in_features, kTileElements);
   const dim3 grid(static_cast<unsigned>(t.chunks), static_cast<unsigned>((a.dim + kColumnBlock - 1) / kColumnBlock));
   dispatch(a.inputs_type, [&](auto input) {
     dispatch(a.grads_type,

@@ -1,10 +1,10 @@
-// Vectors of floats, as wide as the instruction set has them; the only intrinsics of the solver are here.
+// Vectors of floats, as wide as the instruction set has them; the only intrinsics are here.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
-#ifdef __AVX512BF16__
+#ifdef __SSE2__
 #include <immintrin.h>
 #endif
 
@@ -26,10 +26,12 @@ constexpr int kTileVectors = 3, kTileColumns = 4;
 
 typedef float Vector __attribute__((vector_size(sizeof(float) * kVectorLanes)));
 typedef int32_t IntVector __attribute__((vector_size(sizeof(int32_t) * kVectorLanes)));
+typedef uint32_t WordVector __attribute__((vector_size(sizeof(uint32_t) * kVectorLanes)));
 
 constexpr int64_t kDoubleLanes = kVectorLanes / 2;
 typedef double DoubleVector __attribute__((vector_size(sizeof(double) * kDoubleLanes)));
 typedef int64_t LongVector __attribute__((vector_size(sizeof(int64_t) * kDoubleLanes)));
+typedef uint64_t WideVector __attribute__((vector_size(sizeof(uint64_t) * kDoubleLanes)));
 
 template <class To, class From>
 GRADEX_INLINE To bit_cast(const From& from) {
@@ -49,6 +51,66 @@ GRADEX_INLINE Loaded load(const void* from) {
 GRADEX_INLINE void store(void* to, const Vector& value) { std::memcpy(to, &value, sizeof(Vector)); }
 
 GRADEX_INLINE Vector splat(float value) { return value - Vector{}; }
+
+GRADEX_INLINE Vector to_float(const IntVector& value) { return __builtin_convertvector(value, Vector); }
+
+// a b + c, rounded once.
+GRADEX_INLINE Vector fused(const Vector& a, const Vector& b, const Vector& c) {
+#if defined(__AVX512F__)
+  return bit_cast<Vector>(_mm512_fmadd_ps(bit_cast<__m512>(a), bit_cast<__m512>(b), bit_cast<__m512>(c)));
+#elif defined(__FMA__)
+  return bit_cast<Vector>(_mm256_fmadd_ps(bit_cast<__m256>(a), bit_cast<__m256>(b), bit_cast<__m256>(c)));
+#else
+  Vector sum;
+  for (int64_t lane = 0; lane < kVectorLanes; ++lane) sum[lane] = __builtin_fmaf(a[lane], b[lane], c[lane]);
+  return sum;
+#endif
+}
+
+GRADEX_INLINE Vector square_root(const Vector& value) {
+#if defined(__AVX512F__)
+  return bit_cast<Vector>(_mm512_sqrt_ps(bit_cast<__m512>(value)));
+#elif defined(__AVX2__)
+  return bit_cast<Vector>(_mm256_sqrt_ps(bit_cast<__m256>(value)));
+#else
+  Vector root;
+  for (int64_t lane = 0; lane < kVectorLanes; ++lane) root[lane] = __builtin_sqrtf(value[lane]);
+  return root;
+#endif
+}
+
+// Products of the low words; the high words are not read.
+GRADEX_INLINE WideVector multiply_words(const WideVector& a, const WideVector& b) {
+#if defined(__AVX512F__)
+  return bit_cast<WideVector>(_mm512_mul_epu32(bit_cast<__m512i>(a), bit_cast<__m512i>(b)));
+#elif defined(__AVX2__)
+  return bit_cast<WideVector>(_mm256_mul_epu32(bit_cast<__m256i>(a), bit_cast<__m256i>(b)));
+#elif defined(__SSE2__)
+  return bit_cast<WideVector>(_mm_mul_epu32(bit_cast<__m128i>(a), bit_cast<__m128i>(b)));
+#else
+  return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu);
+#endif
+}
+
+// a ^ b ^ c
+GRADEX_INLINE WideVector xor_three(const WideVector& a, const WideVector& b, const WideVector& c) {
+#if defined(__AVX512F__)
+  return bit_cast<WideVector>(
+      _mm512_ternarylogic_epi64(bit_cast<__m512i>(a), bit_cast<__m512i>(b), bit_cast<__m512i>(c), 0x96));
+#else
+  return a ^ b ^ c;
+#endif
+}
+
+// The low words of both: even[0], odd[0], even[1], odd[1] ...
+GRADEX_INLINE WordVector interleave(const WideVector& even, const WideVector& odd) {
+#if defined(__AVX512F__)
+  return bit_cast<WordVector>(
+      _mm512_mask_shuffle_epi32(bit_cast<__m512i>(even), 0xAAAA, bit_cast<__m512i>(odd), _MM_PERM_CCAA));
+#else
+  return bit_cast<WordVector>((even & 0xFFFFFFFFu) | (odd << 32));
+#endif
+}
 
 // What one step of a product's sum reads of each factor: a number, or a pair of bfloat16. A word holds it.
 struct Single {

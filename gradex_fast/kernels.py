@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 Array = TypeVar("Array", torch.Tensor, np.ndarray)
-DISTRIBUTIONS = ("gaussian",)
+DISTRIBUTIONS = native.DISTRIBUTIONS
 BACKENDS = (None, "cpu", "cuda", "reference")
 
 
@@ -101,7 +101,7 @@ def sketch(
         exact = reference_sketch(*arrays, name=name, seed=seed, dim=dim, lengths=kept, offset=offset)
         total += torch.from_numpy(exact).to(total)
     elif x.numel() and d.numel():
-        plan = {"key": philox_key(name, seed), "offset": offset, "scale": 1 / math.sqrt(dim)}
+        plan = {"key": philox_key(name, seed), "offset": offset, "scale": 1 / math.sqrt(dim), "distribution": distribution}
         native.sketch(total, x, d, length, threads=threads or torch.get_num_threads(), **plan)
     return _like(total, inputs)
 
@@ -159,7 +159,7 @@ def lift(
         exact = reference_lift(w.detach().double().cpu().numpy(), size, name=name, seed=seed, offset=offset)
         out = torch.from_numpy(exact).to(out)
     elif out.numel():
-        plan = {"key": philox_key(name, seed), "offset": offset, "scale": 1 / math.sqrt(dim)}
+        plan = {"key": philox_key(name, seed), "offset": offset, "scale": 1 / math.sqrt(dim), "distribution": distribution}
         native.lift(out, w.detach(), threads=threads or torch.get_num_threads(), **plan)
     return _like(out, weights)
 

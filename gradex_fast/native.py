@@ -20,6 +20,9 @@ except ImportError as error:
 CUDA_BUILT: bool = _native.cuda
 _TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
+DISTRIBUTIONS = ("gaussian", "rademacher")
+"""In the order of `csrc/distribution.h`."""
+
 philox = _native.philox
 instruction_sets = _native.instruction_sets
 instruction_set = _native.instruction_set
@@ -45,6 +48,7 @@ def sketch(
     key: int,
     offset: int,
     scale: float,
+    distribution: str,
     threads: int,
 ) -> None:
     """out [n, dim] += scale · sketch of inputs [n, t, p], grads [n, t, q]; `csrc/sketch.h` has the equation."""
@@ -55,23 +59,33 @@ def sketch(
 
     def arguments(workspace: int) -> _native.SketchArguments:
         addresses = (out.data_ptr(), workspace, inputs.data_ptr(), grads.data_ptr(), _address(lengths))
-        return _native.SketchArguments(*addresses, shape, key, offset, scale, types)
+        return _native.SketchArguments(*addresses, shape, key, offset, scale, types, DISTRIBUTIONS.index(distribution))
 
     if out.is_cuda:
         size = _cuda("sketch_cuda_workspace")(arguments(0))
         workspace = torch.empty(size, dtype=torch.float32, device=out.device)
         _cuda("sketch_cuda")(arguments(workspace.data_ptr()), *_queue(out))
     else:
-        size = _native.sketch_cpu_workspace(arguments(0), threads)
+        size = _native.sketch_cpu_workspace(arguments(0))
         workspace = torch.empty(size, dtype=torch.float32, device=out.device)
         _native.sketch_cpu(arguments(workspace.data_ptr()), threads)
 
 
-def lift(out: torch.Tensor, weights: torch.Tensor, *, key: int, offset: int, scale: float, threads: int) -> None:
+def lift(
+    out: torch.Tensor,
+    weights: torch.Tensor,
+    *,
+    key: int,
+    offset: int,
+    scale: float,
+    distribution: str,
+    threads: int,
+) -> None:
     """out [m, size] = scale · weights [m, dim] · Pᵀ."""
     weights = weights.to(torch.float32).contiguous()
     shape = (*out.shape, weights.shape[1])
-    arguments = _native.LiftArguments(out.data_ptr(), weights.data_ptr(), shape, key, offset, scale)
+    plan = (key, offset, scale, DISTRIBUTIONS.index(distribution))
+    arguments = _native.LiftArguments(out.data_ptr(), weights.data_ptr(), shape, *plan)
     if out.is_cuda:
         _cuda("lift_cuda")(arguments, *_queue(out))
     else:

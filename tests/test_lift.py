@@ -49,7 +49,7 @@ def test_types_and_strides(place: Place, dtype: torch.dtype) -> None:
 
 def test_overwrites_its_output(compiled: Place) -> None:
     out, w = torch.full((3, 1001), float("nan"), device=compiled.device), random(3, 37).to(compiled.device)
-    plan = {"key": kernels.philox_key(**PLAN), "offset": 0, "scale": 37**-0.5, "threads": 2}
+    plan = {"key": kernels.philox_key(**PLAN), "offset": 0, "scale": 37**-0.5, "distribution": "gaussian", "threads": 2}
     native.lift(out, w, **plan)
     assert_lift(out, w, 1001)
 
