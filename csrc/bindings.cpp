@@ -24,25 +24,37 @@ T* pointer(uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
-SketchArguments sketch_arguments(uintptr_t out, uintptr_t workspace, uintptr_t inputs, uintptr_t grads,
-                                 uintptr_t lengths, std::array<int64_t, 5> shape, uint64_t key, uint64_t offset,
-                                 float scale, std::array<int32_t, 2> types, int32_t distribution) {
+SketchPlan sketch_plan(uintptr_t out, uintptr_t workspace, std::array<int64_t, 2> shape, uint64_t key, float scale,
+                       int32_t distribution) {
   return {pointer<float>(out),
           pointer<float>(workspace),
-          pointer<const void>(inputs),
-          pointer<const void>(grads),
-          pointer<const int64_t>(lengths),
+          shape[0],
+          shape[1],
+          key,
+          scale,
+          static_cast<Distribution>(distribution)};
+}
+
+SketchArguments sketch_arguments(const SketchPlan& plan, std::array<uintptr_t, 3> inputs, std::array<int64_t, 3> shape,
+                                 uint64_t offset, std::array<int32_t, 2> types) {
+  return {plan,
+          pointer<const void>(inputs[0]),
+          pointer<const void>(inputs[1]),
+          pointer<const int64_t>(inputs[2]),
           shape[0],
           shape[1],
           shape[2],
-          shape[3],
-          shape[4],
-          key,
           offset,
-          scale,
           static_cast<DType>(types[0]),
-          static_cast<DType>(types[1]),
-          static_cast<Distribution>(distribution)};
+          static_cast<DType>(types[1])};
+}
+
+void sketch_rows(const SketchPlan& plan, std::array<uintptr_t, 4> inputs, std::array<int64_t, 3> shape, int32_t type,
+                 int workers) {
+  sketch_rows_cpu(
+      {plan, pointer<const void>(inputs[0]), pointer<const int64_t>(inputs[1]), pointer<const int64_t>(inputs[2]),
+       pointer<const int64_t>(inputs[3]), shape[0], shape[1], shape[2], static_cast<DType>(type)},
+      workers);
 }
 
 LiftArguments lift_arguments(uintptr_t out, uintptr_t weights, std::array<int64_t, 3> shape, uint64_t key,
@@ -132,10 +144,12 @@ std::array<uint32_t, 4> philox_words(std::array<uint32_t, 4> counter, uint64_t k
 PYBIND11_MODULE(_native, m) {
   using namespace gradex;
   using Release = py::call_guard<py::gil_scoped_release>;
+  py::class_<SketchPlan>(m, "SketchPlan").def(py::init(&sketch_plan));
   py::class_<SketchArguments>(m, "SketchArguments").def(py::init(&sketch_arguments));
   py::class_<LiftArguments>(m, "LiftArguments").def(py::init(&lift_arguments));
   m.def("sketch_cpu_workspace", &gradex::sketch_cpu_workspace);
   m.def("sketch_cpu", &gradex::sketch_cpu, Release());
+  m.def("sketch_rows_cpu", &sketch_rows, Release());
   m.def("lift_cpu", &gradex::lift_cpu, Release());
   m.attr("largest_search_dim") = kLargestSearchDim;
   m.def("losses_cpu", &losses, Release());

@@ -90,8 +90,8 @@ class GradientTile {
                   int64_t column, int64_t tokens) {
     Vector sums[kRows][Vectors];
     GRADEX_UNROLL(4)
-    for (int64_t r = 0; r < kRows; ++r) GRADEX_UNROLL(4) for (int v = 0; v < Vectors; ++v) sums[r][v] =
-        load(out + r * stride + v * kVectorLanes);
+    for (int64_t r = 0; r < kRows; ++r)
+      GRADEX_UNROLL(4) for (int v = 0; v < Vectors; ++v) sums[r][v] = load(out + r * stride + v * kVectorLanes);
     const float *d = left.from + row, *x = right.from + column;
     for (int64_t t = 0; t < tokens; ++t, d += left.stride, x += right.stride) {
       Vector loaded[Vectors];
@@ -102,8 +102,8 @@ class GradientTile {
       }
     }
     GRADEX_UNROLL(4)
-    for (int64_t r = 0; r < kRows; ++r) GRADEX_UNROLL(4) for (int v = 0; v < Vectors; ++v)
-        store(out + r * stride + v * kVectorLanes, sums[r][v]);
+    for (int64_t r = 0; r < kRows; ++r)
+      GRADEX_UNROLL(4) for (int v = 0; v < Vectors; ++v) store(out + r * stride + v * kVectorLanes, sums[r][v]);
   }
 
   Array<float> left_, right_, sums_, turned_;

@@ -10,12 +10,13 @@
 
 namespace gradex {
 
-#define GRADEX_DECLARE(isa)                             \
-  namespace isa {                                       \
-  int64_t sketch_cpu_workspace(const SketchArguments&); \
-  void sketch_cpu(const SketchArguments&, int workers); \
-  void lift_cpu(const LiftArguments&, int workers);     \
-  void losses_cpu(const LossArguments&);                \
+#define GRADEX_DECLARE(isa)                                                                   \
+  namespace isa {                                                                             \
+  int64_t sketch_cpu_workspace(const SketchPlan&, int64_t out_features, int64_t in_features); \
+  void sketch_cpu(const SketchArguments&, int workers);                                       \
+  void sketch_rows_cpu(const RowSketchArguments&, int workers);                               \
+  void lift_cpu(const LiftArguments&, int workers);                                           \
+  void losses_cpu(const LossArguments&);                                                      \
   }
 #define GRADEX_DECLARE_SOLVER(isa)                                                  \
   namespace isa {                                                                   \
@@ -38,13 +39,15 @@ struct Kernels {
   const char* name;
   decltype(&baseline::sketch_cpu_workspace) sketch_workspace;
   decltype(&baseline::sketch_cpu) sketch;
+  decltype(&baseline::sketch_rows_cpu) sketch_rows;
   decltype(&baseline::lift_cpu) lift;
   decltype(&baseline::losses_cpu) losses;
   decltype(&baseline::make_subset_solver) make_solver;
 };
 
-#define GRADEX_KERNELS(isa, solver) \
-  {#solver, isa::sketch_cpu_workspace, isa::sketch_cpu, isa::lift_cpu, isa::losses_cpu, solver::make_subset_solver}
+#define GRADEX_KERNELS(isa, solver)                                                           \
+  {#solver,       isa::sketch_cpu_workspace, isa::sketch_cpu,           isa::sketch_rows_cpu, \
+   isa::lift_cpu, isa::losses_cpu,           solver::make_subset_solver}
 
 const std::vector<Kernels>& runnable() {
   static const std::vector<Kernels> kernels = [] {
@@ -87,7 +90,12 @@ void use_instruction_set(const std::string& name) {
   throw std::invalid_argument("instruction set '" + name + "' cannot run here");
 }
 
-int64_t sketch_cpu_workspace(const SketchArguments& arguments) { return active().load()->sketch_workspace(arguments); }
+int64_t sketch_cpu_workspace(const SketchPlan& plan, int64_t out_features, int64_t in_features) {
+  return active().load()->sketch_workspace(plan, out_features, in_features);
+}
+void sketch_rows_cpu(const RowSketchArguments& arguments, int workers) {
+  active().load()->sketch_rows(arguments, workers);
+}
 void sketch_cpu(const SketchArguments& arguments, int workers) { active().load()->sketch(arguments, workers); }
 void lift_cpu(const LiftArguments& arguments, int workers) { active().load()->lift(arguments, workers); }
 void losses_cpu(const LossArguments& arguments) { active().load()->losses(arguments); }

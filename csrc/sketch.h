@@ -10,17 +10,36 @@
 
 namespace gradex {
 
+// Whose sketch, and by which P.
+struct SketchPlan {
+  float* out;        // [samples, dim], added to
+  float* workspace;  // sketch_*_workspace(...) floats, owned by the caller
+  int64_t samples, dim;
+  uint64_t key;  // Philox key of the parameter
+  float scale;
+  Distribution distribution;
+};
+
 struct SketchArguments {
-  float* out;              // [samples, dim], added to
-  float* workspace;        // sketch_*_workspace(arguments) floats, owned by the caller
+  SketchPlan plan;
   const void* inputs;      // X [samples, tokens, in_features]
   const void* grads;       // D [samples, tokens, out_features]
   const int64_t* lengths;  // [samples] or nullptr (all tokens)
-  int64_t samples, tokens, in_features, out_features, dim;
-  uint64_t key, offset;  // Philox key of the parameter; element index of its first entry
-  float scale;
+  int64_t tokens, in_features, out_features;
+  uint64_t offset;  // element index of the parameter's first entry
   DType inputs_type, grads_type;
-  Distribution distribution;
+};
+
+// A parameter that is looked up by rows, such as an embedding: G_i[row, :] = sum of values[i, t, :] over the tokens t
+// that looked it up.
+struct RowSketchArguments {
+  SketchPlan plan;
+  const void* values;    // [samples, tokens, width]
+  const int64_t* row;    // [rows] ascending: those that were looked up at all
+  const int64_t* start;  // [rows + 1]: row r's tokens are token[start[r]] ... token[start[r + 1] - 1]
+  const int64_t* token;  // sample * tokens + t, ascending for every row
+  int64_t tokens, width, rows;
+  DType values_type;
 };
 
 // A parameter matrix is cut into tiles and its tiles into chunks by its shape alone. A chunk sums in a fixed order into
@@ -54,11 +73,12 @@ inline Tiling tiling(int64_t out_features, int64_t in_features, int64_t elements
 
 }  // namespace GRADEX_ISA
 
-int64_t sketch_cpu_workspace(const SketchArguments& arguments);
+int64_t sketch_cpu_workspace(const SketchPlan& plan, int64_t out_features, int64_t in_features);
 void sketch_cpu(const SketchArguments& arguments, int workers);
+void sketch_rows_cpu(const RowSketchArguments& arguments, int workers);
 
 // Enqueued on `stream` (a cudaStream_t) of `device`; throws std::runtime_error on a CUDA error.
-int64_t sketch_cuda_workspace(const SketchArguments& arguments);
+int64_t sketch_cuda_workspace(const SketchPlan& plan, int64_t out_features, int64_t in_features);
 void sketch_cuda(const SketchArguments& arguments, int device, void* stream);
 
 }  // namespace gradex

@@ -42,17 +42,17 @@ __global__ void partial_kernel(SketchArguments a, Tiling t) {
   const int element = threadIdx.x;
   const int64_t chunk = blockIdx.x, first = static_cast<int64_t>(blockIdx.y) * kColumnBlock;
   const int64_t tiles = t.tiles_down * t.tiles_across;
-  float* partial = a.workspace + chunk * a.samples * a.dim;
-  if (element < kColumnBlock && first + element < a.dim)
-    for (int64_t s = 0; s < a.samples; ++s) partial[s * a.dim + first + element] = 0.0f;
+  float* partial = a.plan.workspace + chunk * a.plan.samples * a.plan.dim;
+  if (element < kColumnBlock && first + element < a.plan.dim)
+    for (int64_t s = 0; s < a.plan.samples; ++s) partial[s * a.plan.dim + first + element] = 0.0f;
   for (int64_t tile = chunk * tiles / t.chunks; tile < (chunk + 1) * tiles / t.chunks; ++tile) {
     const Position at = position(a, t, tile, element);
     const uint64_t j = a.offset + static_cast<uint64_t>(at.row * a.in_features + at.column);
     for (int quad = 0; quad < kColumnBlock / 4; ++quad) {
-      const Normals normals = entries(a.distribution, j, static_cast<uint32_t>(first / 4) + quad, a.key);
+      const Normals normals = entries(a.plan.distribution, j, static_cast<uint32_t>(first / 4) + quad, a.plan.key);
       for (int i = 0; i < 4; ++i) projection[4 * quad + i][element] = normals.z[i];
     }
-    for (int64_t s = 0; s < a.samples; ++s) {
+    for (int64_t s = 0; s < a.plan.samples; ++s) {
       gradients[element] = at.inside ? gradient<Input, Grad>(a, s, at) : 0.0f;
       __syncthreads();  // the tile of P (first sample) and the gradient are complete
       // A warp sums one column: lanes stride over the elements, then a butterfly in fixed order.
@@ -61,7 +61,7 @@ __global__ void partial_kernel(SketchArguments a, Tiling t) {
         float sum = 0.0f;
         for (int e = lane; e < kTileElements; e += 32) sum = fused(gradients[e], projection[k][e], sum);
         for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xFFFFFFFFu, sum, step);
-        if (lane == 0 && first + k < a.dim) partial[s * a.dim + first + k] += sum;
+        if (lane == 0 && first + k < a.plan.dim) partial[s * a.plan.dim + first + k] += sum;
       }
       __syncthreads();  // every warp has read the gradient (and, after the last sample, P)
     }
@@ -70,31 +70,32 @@ __global__ void partial_kernel(SketchArguments a, Tiling t) {
 
 // out[i] += scale * sum over chunks, in order.
 __global__ void reduce_kernel(SketchArguments a, int64_t chunks) {
-  const int64_t count = a.samples * a.dim;
+  const int64_t count = a.plan.samples * a.plan.dim;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= count) return;
   double total = 0.0;
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) total += a.workspace[chunk * count + i];
-  a.out[i] += static_cast<float>(a.scale * total);
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) total += a.plan.workspace[chunk * count + i];
+  a.plan.out[i] += static_cast<float>(a.plan.scale * total);
 }
 
 }  // namespace
 
-int64_t sketch_cuda_workspace(const SketchArguments& a) {
-  return tiling(a.out_features, a.in_features, kTileElements).chunks * a.samples * a.dim;
+int64_t sketch_cuda_workspace(const SketchPlan& plan, int64_t out_features, int64_t in_features) {
+  return tiling(out_features, in_features, kTileElements).chunks * plan.samples * plan.dim;
 }
 
 void sketch_cuda(const SketchArguments& a, int device, void* stream) {
   const DeviceScope scope(device);
   const auto queue = static_cast<cudaStream_t>(stream);
   const Tiling t = tiling(a.out_features, a.in_features, kTileElements);
-  const dim3 grid(static_cast<unsigned>(t.chunks), static_cast<unsigned>((a.dim + kColumnBlock - 1) / kColumnBlock));
+  const dim3 grid(static_cast<unsigned>(t.chunks),
+                  static_cast<unsigned>((a.plan.dim + kColumnBlock - 1) / kColumnBlock));
   dispatch(a.inputs_type, [&](auto input) {
     dispatch(a.grads_type,
              [&](auto grad) { partial_kernel<decltype(input), decltype(grad)><<<grid, kThreads, 0, queue>>>(a, t); });
   });
   GRADEX_CHECK(cudaGetLastError());
-  const auto blocks = static_cast<unsigned>((a.samples * a.dim + kThreads - 1) / kThreads);
+  const auto blocks = static_cast<unsigned>((a.plan.samples * a.plan.dim + kThreads - 1) / kThreads);
   reduce_kernel<<<blocks, kThreads, 0, queue>>>(a, t.chunks);
   GRADEX_CHECK(cudaGetLastError());
 }

@@ -17,6 +17,7 @@ from gradex_fast import native
 from gradex_fast.reference.gaussian import key as philox_key
 from gradex_fast.reference.lift import lift as reference_lift
 from gradex_fast.reference.sketch import sketch as reference_sketch
+from gradex_fast.reference.sketch import sketch_rows as reference_sketch_rows
 from gradex_fast.regression import (
     Neighbour,
     NeighbourSearch,
@@ -40,6 +41,7 @@ __all__ = [
     "project",
     "row_losses",
     "sketch",
+    "sketch_rows",
     "solve",
     "subset_masks",
 ]
@@ -91,10 +93,7 @@ def sketch(
             f"inputs [n, t, p] and grads [n, t, q] must share n, t and device: {_describe(x)} and {_describe(d)}"
         )
     length = None if lengths is None else _lengths(lengths, x)
-    total = torch.zeros(x.shape[0], dim, dtype=torch.float32, device=x.device) if out is None else _tensor(out)
-    wanted = torch.float32, (x.shape[0], dim), x.device
-    if (total.dtype, total.shape, total.device) != wanted or not total.is_contiguous():
-        raise ValueError(f"out must be contiguous float32 [{x.shape[0]}, {dim}] on {x.device}, got {_describe(total)}")
+    total = _total(out, len(x), dim, x.device)
     if backend == "reference":
         kept = None if length is None else length.cpu().numpy()
         arrays = x.detach().double().cpu().numpy(), d.detach().double().cpu().numpy()
@@ -129,6 +128,53 @@ def project(
     plan = {"name": name, "seed": seed, "dim": dim, "distribution": distribution, "offset": offset}
     total = sketch(x, ones, out=None if out is None else _tensor(out), threads=threads, backend=backend, **plan)
     return _like(total, rows)
+
+
+def sketch_rows(
+    values: Array,
+    rows: Array,
+    *,
+    name: str,
+    seed: int,
+    dim: int,
+    distribution: str = "gaussian",
+    out: Array | None = None,
+    threads: int | None = None,
+    backend: str | None = None,
+) -> Array:
+    """Per-sample gradients of a parameter that is looked up by rows, such as an embedding's weight, projected.
+
+    Row i of the result is Pᵀ vec(G_i) / √dim with G_i[r] = Σ_{t: rows[i, t] = r} values[i, t], for a parameter [·, w] in
+    row-major order. Only the rows of P that were looked up are made.
+
+    Args:
+        values: [n, t, w], the gradient of what was looked up. rows: int64 [n, t], which row; negative is none.
+        The others, and what is raised, as in `sketch`.
+    """
+    _check_plan(dim, distribution, 0, threads)
+    value, row = _tensor(values), _tensor(rows)
+    _check_place(value.device, backend)
+    if value.ndim != 3 or row.shape != value.shape[:2] or row.device != value.device or row.is_floating_point():
+        raise ValueError(f"values [n, t, w] and rows [n, t] do not fit: {_describe(value)} and {_describe(row)}")
+    total = _total(out, len(value), dim, value.device)
+    plan = {"name": name, "seed": seed, "dim": dim, "distribution": distribution}
+    if backend == "reference":
+        exact = reference_sketch_rows(value.detach().double().cpu().numpy(), row.cpu().numpy(), **plan)
+        total += torch.from_numpy(exact).to(total)
+    elif value.is_cuda:
+        for index in row[row >= 0].unique().tolist():  # until there is a kernel: exact, but a launch for each row
+            hits = (row == index).to(value.dtype)[:, :, None]
+            sketch(value, hits, offset=index * value.shape[2], out=total, **plan)
+    elif value.numel():
+        token = torch.argsort(row.reshape(-1), stable=True)
+        found, counts = row.reshape(-1)[token].unique_consecutive(return_counts=True)
+        start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        skipped = int((found < 0).sum())
+        looked_up = found[skipped:].to(torch.int64).contiguous(), start[skipped:].contiguous(), token
+        options = {"key": philox_key(name, seed), "scale": 1 / math.sqrt(dim), "distribution": distribution}
+        if len(looked_up[0]):
+            native.sketch_rows(total, value, *looked_up, threads=threads or torch.get_num_threads(), **options)
+    return _like(total, values)
 
 
 def lift(
@@ -180,6 +226,14 @@ def _check_place(device: torch.device, backend: str | None) -> None:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
     if backend != "reference" and device.type not in ((backend,) if backend else ("cpu", "cuda")):
         raise ValueError(f"backend {backend!r} cannot read tensors on {device}; move them or let it be None")
+
+
+def _total(out: Array | None, samples: int, dim: int, device: torch.device) -> torch.Tensor:
+    total = torch.zeros(samples, dim, dtype=torch.float32, device=device) if out is None else _tensor(out)
+    wanted = torch.float32, (samples, dim), device
+    if (total.dtype, total.shape, total.device) != wanted or not total.is_contiguous():
+        raise ValueError(f"out must be contiguous float32 [{samples}, {dim}] on {device}, got {_describe(total)}")
+    return total
 
 
 def _lengths(lengths: Array | Sequence[int], x: torch.Tensor) -> torch.Tensor:

@@ -54,21 +54,43 @@ def sketch(
     """out [n, dim] += scale · sketch of inputs [n, t, p], grads [n, t, q]; `csrc/sketch.h` has the equation."""
     inputs, grads = _ready(inputs), _ready(grads)
     lengths = lengths.to(device=out.device, dtype=torch.int64).contiguous() if lengths is not None else None
-    shape = (*inputs.shape, grads.shape[2], out.shape[1])
-    types = (_TYPES[inputs.dtype], _TYPES[grads.dtype])
-
-    def arguments(workspace: int) -> _native.SketchArguments:
-        addresses = (out.data_ptr(), workspace, inputs.data_ptr(), grads.data_ptr(), _address(lengths))
-        return _native.SketchArguments(*addresses, shape, key, offset, scale, types, DISTRIBUTIONS.index(distribution))
-
+    (_, t, p), q = inputs.shape, grads.shape[2]
+    addresses = (inputs.data_ptr(), grads.data_ptr(), _address(lengths))
+    plan, _workspace = _plan(out, (q, p), key, scale, distribution)
+    arguments = _native.SketchArguments(plan, addresses, (t, p, q), offset, (_TYPES[inputs.dtype], _TYPES[grads.dtype]))
     if out.is_cuda:
-        size = _cuda("sketch_cuda_workspace")(arguments(0))
-        workspace = torch.empty(size, dtype=torch.float32, device=out.device)
-        _cuda("sketch_cuda")(arguments(workspace.data_ptr()), *_queue(out))
+        _cuda("sketch_cuda")(arguments, *_queue(out))
     else:
-        size = _native.sketch_cpu_workspace(arguments(0))
-        workspace = torch.empty(size, dtype=torch.float32, device=out.device)
-        _native.sketch_cpu(arguments(workspace.data_ptr()), threads)
+        _native.sketch_cpu(arguments, threads)
+
+
+def sketch_rows(
+    out: torch.Tensor,
+    values: torch.Tensor,
+    row: torch.Tensor,
+    start: torch.Tensor,
+    token: torch.Tensor,
+    *,
+    key: int,
+    scale: float,
+    distribution: str,
+    threads: int,
+) -> None:
+    """out [n, dim] += scale · sketch of values [n, t, w] added up by rows; `RowSketchArguments` has the indices."""
+    values = _ready(values)
+    _, t, width = values.shape
+    plan, _workspace = _plan(out, (len(row), width), key, scale, distribution)
+    addresses = (values.data_ptr(), row.data_ptr(), start.data_ptr(), token.data_ptr())
+    _native.sketch_rows_cpu(plan, addresses, (t, width, len(row)), _TYPES[values.dtype], threads)
+
+
+def _plan(out: torch.Tensor, shape: tuple[int, int], key: int, scale: float, distribution: str):
+    """A sketch's plan for a parameter [q, p], and the workspace that it points to: keep it as long."""
+    choice = (tuple(out.shape), key, scale, DISTRIBUTIONS.index(distribution))
+    size = _cuda("sketch_cuda_workspace") if out.is_cuda else _native.sketch_cpu_workspace
+    floats = size(_native.SketchPlan(out.data_ptr(), 0, *choice), *shape)
+    workspace = torch.empty(floats, dtype=torch.float32, device=out.device)
+    return _native.SketchPlan(out.data_ptr(), workspace.data_ptr(), *choice), workspace
 
 
 def lift(

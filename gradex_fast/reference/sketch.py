@@ -38,3 +38,12 @@ def sketch(
 def project(rows: np.ndarray, *, name: str, seed: int, dim: int, offset: int = 0) -> np.ndarray:
     """rows [n, p] · P [p, dim] / √dim with P's rows counted from `offset`; float64 [n, dim]."""
     return rows.astype(np.float64) @ projection(name, seed, rows.shape[1], dim, offset) / np.sqrt(dim)
+
+
+def sketch_rows(values: np.ndarray, rows: np.ndarray, *, name: str, seed: int, dim: int, **plan) -> np.ndarray:
+    """Row i = scale · Pᵀ vec(G_i), G_i[r] = Σ_{t: rows[i, t] = r} values[i, t]; values [n, t, w], float64 [n, dim]."""
+    out = np.zeros((len(values), dim))
+    for row in np.unique(rows[rows >= 0]).tolist():
+        gradient = np.where(rows[:, :, None] == row, values, 0).astype(np.float64).sum(1)
+        out += project(gradient, name=name, seed=seed, dim=dim, offset=row * values.shape[2], **plan)
+    return out
