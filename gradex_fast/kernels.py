@@ -13,9 +13,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from gradex_fast import native
+from gradex_fast import native, tensorsketch
 from gradex_fast.reference.gaussian import key as philox_key
 from gradex_fast.reference.lift import lift as reference_lift
+from gradex_fast.reference.projection import DISTRIBUTIONS
+from gradex_fast.reference.sketch import project as reference_project
 from gradex_fast.reference.sketch import sketch as reference_sketch
 from gradex_fast.regression import (
     Neighbour,
@@ -45,7 +47,6 @@ __all__ = [
 ]
 
 Array = TypeVar("Array", torch.Tensor, np.ndarray)
-DISTRIBUTIONS = ("gaussian",)
 BACKENDS = (None, "cpu", "cuda", "reference")
 
 
@@ -66,7 +67,15 @@ def sketch(
     """Per-sample gradients of one linear layer, projected without ever being formed (DESIGN §2).
 
     Row i of the result is Pᵀ vec(Σ_t grads[i, t] ⊗ inputs[i, t]) / √dim; P's element index is
-    offset + output · p + input, the row-major order of a torch Linear's weight.
+    offset + output · p + input, the row-major order of a torch Linear's weight. The mean of ⟨sketch(a), sketch(b)⟩
+    over seeds is ⟨a, b⟩. The distribution of P's entries decides the cost and the spread:
+
+    - "gaussian": normals, variance (|a|²|b|² + ⟨a, b⟩²) / dim whatever the gradients are. The default; LoRA adapters.
+    - "rademacher": ±1, a 128th of the random numbers, variance lower by 2 Σ a_j² b_j² / dim. Full-parameter models.
+    - "tensorsketch": hashes of inputs and outputs, no P at all (its columns depend on dim and p, and it has no 1/√dim):
+      costs a look at the factors, whatever p · q is. The same spread where a gradient is a sum of many different
+      terms; up to 3 times the variance where it is one term d ⊗ x, as a classifier's may be. Large full-parameter
+      models, quick looks, large dim. Bits may depend on the batch.
 
     Args:
         inputs: [n, t, p], what the layer was given: float32, bfloat16, float16 (float64 is rounded).
@@ -74,33 +83,37 @@ def sketch(
         name, seed: which P; the same on every device, for every n and t.
         lengths: [n], tokens of each sample; later ones are not read. None: all t.
         out: float32 [n, dim] to add to; None starts from zero.
-        threads: CPU threads (None: torch's number); the result's bits do not depend on it.
+        threads: CPU threads (None: torch's number); the result's bits do not depend on it. "tensorsketch" is torch's
+            work and always has torch's number.
         backend: None picks by device; "reference" is the float64 specification.
 
     Returns:
         float32 [n, dim].
 
     Raises:
-        ValueError: shapes, devices, distribution or backend do not fit; the message names them.
+        ValueError: shapes, devices, distribution, offset or backend do not fit; the message names them.
+        NotImplementedError: the backend has no code for the distribution.
     """
     _check_plan(dim, distribution, offset, threads)
     x, d = _tensor(inputs), _tensor(grads)
-    _check_place(x.device, backend)
+    _check_place(x.device, backend, distribution)
     if x.ndim != 3 or d.ndim != 3 or x.shape[:2] != d.shape[:2] or x.device != d.device:
         raise ValueError(
             f"inputs [n, t, p] and grads [n, t, q] must share n, t and device: {_describe(x)} and {_describe(d)}"
         )
+    _check_lines(distribution, max(1, x.shape[2]), offset)
     length = None if lengths is None else _lengths(lengths, x)
-    total = torch.zeros(x.shape[0], dim, dtype=torch.float32, device=x.device) if out is None else _tensor(out)
-    wanted = torch.float32, (x.shape[0], dim), x.device
-    if (total.dtype, total.shape, total.device) != wanted or not total.is_contiguous():
-        raise ValueError(f"out must be contiguous float32 [{x.shape[0]}, {dim}] on {x.device}, got {_describe(total)}")
+    total = _output(out, x, dim)
     if backend == "reference":
         kept = None if length is None else length.cpu().numpy()
         arrays = x.detach().double().cpu().numpy(), d.detach().double().cpu().numpy()
-        exact = reference_sketch(*arrays, name=name, seed=seed, dim=dim, lengths=kept, offset=offset)
-        total += torch.from_numpy(exact).to(total)
-    elif x.numel() and d.numel():
+        plan = {"name": name, "seed": seed, "dim": dim, "offset": offset, "distribution": distribution}
+        total += torch.from_numpy(reference_sketch(*arrays, lengths=kept, **plan)).to(total)
+    elif not x.numel() or not d.numel():
+        pass
+    elif distribution == "tensorsketch":
+        tensorsketch.sketch(total, x, d, length, key=philox_key(name, seed), offset=offset)
+    else:
         plan = {"key": philox_key(name, seed), "offset": offset, "scale": 1 / math.sqrt(dim)}
         native.sketch(total, x, d, length, threads=threads or torch.get_num_threads(), **plan)
     return _like(total, inputs)
@@ -114,6 +127,7 @@ def project(
     dim: int,
     distribution: str = "gaussian",
     offset: int = 0,
+    width: int | None = None,
     out: Array | None = None,
     threads: int | None = None,
     backend: str | None = None,
@@ -121,13 +135,21 @@ def project(
     """Dense gradients times P: rows [n, p] · P[offset : offset + p] / √dim, float32 [n, dim].
 
     The same P as `sketch`'s for the same name and seed; other arguments and errors as there.
+
+    Args:
+        width: elements of one line of the parameter, its last dimension: `sketch`'s p (None: the row is one line).
+            Only "tensorsketch" looks at it: a row and its offset must be whole lines.
     """
     if rows.ndim != 2:
         raise ValueError(f"rows must be [n, p], got {tuple(rows.shape)}")
-    x = _tensor(rows)[:, None, :]
-    ones = torch.ones(len(x), 1, 1, device=x.device)
+    x = _tensor(rows)
+    out = None if out is None else _tensor(out)
     plan = {"name": name, "seed": seed, "dim": dim, "distribution": distribution, "offset": offset}
-    total = sketch(x, ones, out=None if out is None else _tensor(out), threads=threads, backend=backend, **plan)
+    if distribution == "tensorsketch":
+        total = _project_lines(x, out, width=width, threads=threads, backend=backend, **plan)
+    else:
+        ones = torch.ones(len(x), 1, 1, device=x.device)
+        total = sketch(x[:, None, :], ones, out=out, threads=threads, backend=backend, **plan)
     return _like(total, rows)
 
 
@@ -139,29 +161,63 @@ def lift(
     seed: int,
     distribution: str = "gaussian",
     offset: int = 0,
+    width: int | None = None,
     threads: int | None = None,
     backend: str | None = None,
 ) -> Array:
     """The adjoint of `project`: weights [m, dim] · P[offset : offset + size]ᵀ / √dim, float32 [m, size].
 
-    ⟨project(g), w⟩ = ⟨g, lift(w)⟩ for every g and w. Raises as `sketch` does.
+    ⟨project(g), w⟩ = ⟨g, lift(w)⟩ for every g and w, with the same `width`. Raises as `sketch` does.
     """
     if weights.ndim != 2:
         raise ValueError(f"weights must be [m, dim], got {tuple(weights.shape)}")
     w = _tensor(weights)
     dim = w.shape[1]
     _check_plan(dim, distribution, offset, threads)
-    _check_place(w.device, backend)
+    _check_place(w.device, backend, distribution)
     if size < 0:
         raise ValueError(f"size must be 0 or more, got {size}")
+    width = max(1, size) if width is None else width
+    _check_lines(distribution, width, offset, size)
     out = torch.zeros(len(w), size, dtype=torch.float32, device=w.device)
     if backend == "reference":
-        exact = reference_lift(w.detach().double().cpu().numpy(), size, name=name, seed=seed, offset=offset)
-        out = torch.from_numpy(exact).to(out)
-    elif out.numel():
+        plan = {"name": name, "seed": seed, "offset": offset, "distribution": distribution, "width": width}
+        out = torch.from_numpy(reference_lift(w.detach().double().cpu().numpy(), size, **plan)).to(out)
+    elif not out.numel():
+        pass
+    elif distribution == "tensorsketch":
+        tensorsketch.lift(out, w, key=philox_key(name, seed), offset=offset, width=width)
+    else:
         plan = {"key": philox_key(name, seed), "offset": offset, "scale": 1 / math.sqrt(dim)}
         native.lift(out, w.detach(), threads=threads or torch.get_num_threads(), **plan)
     return _like(out, weights)
+
+
+def _project_lines(
+    rows: torch.Tensor,
+    out: torch.Tensor | None,
+    *,
+    name: str,
+    seed: int,
+    dim: int,
+    distribution: str,
+    offset: int,
+    width: int | None,
+    threads: int | None,
+    backend: str | None,
+) -> torch.Tensor:
+    """`project` for a distribution that a single line of inputs cannot stand for."""
+    width = max(1, rows.shape[1]) if width is None else width
+    _check_plan(dim, distribution, offset, threads)
+    _check_place(rows.device, backend, distribution)
+    _check_lines(distribution, width, offset, rows.shape[1])
+    total = _output(out, rows, dim)
+    if backend == "reference":
+        plan = {"name": name, "seed": seed, "dim": dim, "offset": offset, "distribution": distribution, "width": width}
+        total += torch.from_numpy(reference_project(rows.detach().double().cpu().numpy(), **plan)).to(total)
+    elif rows.numel():
+        tensorsketch.project(total, rows, key=philox_key(name, seed), offset=offset, width=width)
+    return total
 
 
 def _check_plan(dim: int, distribution: str, offset: int, threads: int | None) -> None:
@@ -175,11 +231,21 @@ def _check_plan(dim: int, distribution: str, offset: int, threads: int | None) -
         raise ValueError(f"threads must be 1 or more, got {threads}")
 
 
-def _check_place(device: torch.device, backend: str | None) -> None:
+def _check_place(device: torch.device, backend: str | None, distribution: str) -> None:
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
     if backend != "reference" and device.type not in ((backend,) if backend else ("cpu", "cuda")):
         raise ValueError(f"backend {backend!r} cannot read tensors on {device}; move them or let it be None")
+    if distribution == "rademacher" and backend != "reference":
+        raise NotImplementedError("distribution 'rademacher' has no compiled kernel yet: ask for backend='reference'")
+
+
+def _check_lines(distribution: str, width: int, offset: int, size: int = 0) -> None:
+    if width < 1:
+        raise ValueError(f"width must be 1 or more, got {width}")
+    for what, elements in {"offset": offset, "size": size}.items():
+        if distribution == "tensorsketch" and elements % width:
+            raise ValueError(f"{what} must be whole lines of {width} elements for {distribution!r}, got {elements}")
 
 
 def _lengths(lengths: Array | Sequence[int], x: torch.Tensor) -> torch.Tensor:
@@ -187,6 +253,15 @@ def _lengths(lengths: Array | Sequence[int], x: torch.Tensor) -> torch.Tensor:
     if tensor.shape != x.shape[:1] or (len(tensor) and not 0 <= int(tensor.min()) <= int(tensor.max()) <= x.shape[1]):
         raise ValueError(f"lengths must be {x.shape[0]} numbers from 0 to {x.shape[1]}")
     return tensor
+
+
+def _output(out: Array | None, x: torch.Tensor, dim: int) -> torch.Tensor:
+    """float32 [len(x), dim] to add to."""
+    total = torch.zeros(len(x), dim, dtype=torch.float32, device=x.device) if out is None else _tensor(out)
+    wanted = torch.float32, (len(x), dim), x.device
+    if (total.dtype, total.shape, total.device) != wanted or not total.is_contiguous():
+        raise ValueError(f"out must be contiguous float32 [{len(x)}, {dim}] on {x.device}, got {_describe(total)}")
+    return total
 
 
 def _tensor(array: Array) -> torch.Tensor:
