@@ -25,6 +25,8 @@ from gradex_fast.model import trainable
 class Factors:
     """One term of a parameter's per-sample gradient: element offset + o · p + c gets Σ_t grads[i,t,o] · inputs[i,t,c].
 
+    p is the parameter's last dimension (`width`), so that o and c are the same in its whole gradient.
+
     Attributes:
         attribute: which of the layer's parameters. inputs: [n, t, p]. grads: [n, t, q].
     """
@@ -39,16 +41,21 @@ Receiver = Callable[[str, Factors], None]
 """Called with a parameter's name and one term of its gradient, in the backward pass."""
 
 
+def width(parameter: torch.Tensor) -> int:
+    """The elements of one of its lines: its last dimension."""
+    return parameter.shape[-1] if parameter.ndim else 1
+
+
 def linear(layer: nn.Linear, x: torch.Tensor, d: torch.Tensor) -> Iterator[Factors]:
     """y = x Wᵀ + b."""
     yield Factors("weight", x, d)
-    yield Factors("bias", _ones(d), d)
+    yield Factors("bias", d, _ones(d))
 
 
 def conv1d(layer: Conv1D, x: torch.Tensor, d: torch.Tensor) -> Iterator[Factors]:
     """y = x W + b: the weight is stored [p, q], so the two factors change places."""
     yield Factors("weight", d, x)
-    yield Factors("bias", _ones(d), d)
+    yield Factors("bias", d, _ones(d))
 
 
 def embedding(layer: nn.Embedding, ids: torch.Tensor, d: torch.Tensor) -> Iterator[Factors]:
@@ -67,7 +74,7 @@ def layer_norm(layer: nn.LayerNorm, x: torch.Tensor, d: torch.Tensor) -> Iterato
     normal = F.layer_norm(x, x.shape[-1:], eps=layer.eps)
     rows = (d * normal).sum(1, keepdim=True)
     yield Factors("weight", rows, _ones(rows))
-    yield Factors("bias", _ones(d), d)
+    yield Factors("bias", d, _ones(d))
 
 
 LAYER_KINDS: dict[type, Callable[..., Iterator[Factors]]] = {
@@ -178,5 +185,5 @@ def _report(layer, own, receive, layer_input, gradient):
 
 
 def _ones(like: torch.Tensor) -> torch.Tensor:
-    """[n, t, 1]: the input of a bias."""
+    """[n, t, 1]: the one output of a flat parameter, such as a bias."""
     return like.new_ones(*like.shape[:2], 1)

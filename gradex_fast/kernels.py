@@ -13,9 +13,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from gradex_fast import native
+from gradex_fast import native, tensorsketch
 from gradex_fast.reference.gaussian import key as philox_key
 from gradex_fast.reference.lift import lift as reference_lift
+from gradex_fast.reference.projection import DISTRIBUTIONS
+from gradex_fast.reference.sketch import project as reference_project
 from gradex_fast.reference.sketch import sketch as reference_sketch
 from gradex_fast.reference.sketch import sketch_rows as reference_sketch_rows
 from gradex_fast.regression import (
@@ -47,7 +49,6 @@ __all__ = [
 ]
 
 Array = TypeVar("Array", torch.Tensor, np.ndarray)
-DISTRIBUTIONS = native.DISTRIBUTIONS
 BACKENDS = (None, "cpu", "cuda", "reference")
 
 
@@ -68,7 +69,15 @@ def sketch(
     """Per-sample gradients of one linear layer, projected without ever being formed (DESIGN §2).
 
     Row i of the result is Pᵀ vec(Σ_t grads[i, t] ⊗ inputs[i, t]) / √dim; P's element index is
-    offset + output · p + input, the row-major order of a torch Linear's weight.
+    offset + output · p + input, the row-major order of a torch Linear's weight. The mean of ⟨sketch(a), sketch(b)⟩
+    over seeds is ⟨a, b⟩. The distribution of P's entries decides the cost and the spread:
+
+    - "gaussian": normals, variance (|a|²|b|² + ⟨a, b⟩²) / dim whatever the gradients are. The default; LoRA adapters.
+    - "rademacher": ±1, a 128th of the random numbers, variance lower by 2 Σ a_j² b_j² / dim. Full-parameter models.
+    - "tensorsketch": hashes of inputs and outputs, no P at all (its columns depend on dim and p, and it has no 1/√dim):
+      costs a look at the factors, whatever p · q is. The same spread where a gradient is a sum of many different
+      terms; up to 3 times the variance where it is one term d ⊗ x, as a classifier's may be. Large full-parameter
+      models, quick looks, large dim. Bits may depend on the batch.
 
     Args:
         inputs: [n, t, p], what the layer was given: float32, bfloat16, float16 (float64 is rounded).
@@ -76,14 +85,16 @@ def sketch(
         name, seed: which P; the same on every device, for every n and t.
         lengths: [n], tokens of each sample; later ones are not read. None: all t.
         out: float32 [n, dim] to add to; None starts from zero.
-        threads: CPU threads (None: torch's number); the result's bits do not depend on it.
+        threads: CPU threads (None: torch's number); the result's bits do not depend on it. "tensorsketch" is torch's
+            work and always has torch's number.
         backend: None picks by device; "reference" is the float64 specification.
 
     Returns:
         float32 [n, dim].
 
     Raises:
-        ValueError: shapes, devices, distribution or backend do not fit; the message names them.
+        ValueError: shapes, devices, distribution, offset or backend do not fit; the message names them.
+        NotImplementedError: the backend has no code for the distribution.
     """
     _check_plan(dim, distribution, offset, threads)
     x, d = _tensor(inputs), _tensor(grads)
@@ -92,15 +103,25 @@ def sketch(
         raise ValueError(
             f"inputs [n, t, p] and grads [n, t, q] must share n, t and device: {_describe(x)} and {_describe(d)}"
         )
+    _check_lines(distribution, max(1, x.shape[2]), offset)
     length = None if lengths is None else _lengths(lengths, x)
-    total = _total(out, len(x), dim, x.device)
+    total = _output(out, x, dim)
     if backend == "reference":
         kept = None if length is None else length.cpu().numpy()
         arrays = x.detach().double().cpu().numpy(), d.detach().double().cpu().numpy()
-        exact = reference_sketch(*arrays, name=name, seed=seed, dim=dim, lengths=kept, offset=offset)
-        total += torch.from_numpy(exact).to(total)
-    elif x.numel() and d.numel():
-        plan = {"key": philox_key(name, seed), "offset": offset, "scale": 1 / math.sqrt(dim), "distribution": distribution}
+        plan = {"name": name, "seed": seed, "dim": dim, "offset": offset, "distribution": distribution}
+        total += torch.from_numpy(reference_sketch(*arrays, lengths=kept, **plan)).to(total)
+    elif not x.numel() or not d.numel():
+        pass
+    elif distribution == "tensorsketch":
+        tensorsketch.sketch(total, x, d, length, key=philox_key(name, seed), offset=offset)
+    else:
+        plan = {
+            "key": philox_key(name, seed),
+            "offset": offset,
+            "scale": 1 / math.sqrt(dim),
+            "distribution": distribution,
+        }
         native.sketch(total, x, d, length, threads=threads or torch.get_num_threads(), **plan)
     return _like(total, inputs)
 
@@ -113,6 +134,7 @@ def project(
     dim: int,
     distribution: str = "gaussian",
     offset: int = 0,
+    width: int | None = None,
     out: Array | None = None,
     threads: int | None = None,
     backend: str | None = None,
@@ -120,13 +142,21 @@ def project(
     """Dense gradients times P: rows [n, p] · P[offset : offset + p] / √dim, float32 [n, dim].
 
     The same P as `sketch`'s for the same name and seed; other arguments and errors as there.
+
+    Args:
+        width: elements of one line of the parameter, its last dimension: `sketch`'s p (None: the row is one line).
+            Only "tensorsketch" looks at it: a row and its offset must be whole lines.
     """
     if rows.ndim != 2:
         raise ValueError(f"rows must be [n, p], got {tuple(rows.shape)}")
-    x = _tensor(rows)[:, None, :]
-    ones = torch.ones(len(x), 1, 1, device=x.device)
+    x = _tensor(rows)
+    out = None if out is None else _tensor(out)
     plan = {"name": name, "seed": seed, "dim": dim, "distribution": distribution, "offset": offset}
-    total = sketch(x, ones, out=None if out is None else _tensor(out), threads=threads, backend=backend, **plan)
+    if distribution == "tensorsketch":
+        total = _project_lines(x, out, width=width, threads=threads, backend=backend, **plan)
+    else:
+        ones = torch.ones(len(x), 1, 1, device=x.device)
+        total = sketch(x[:, None, :], ones, out=out, threads=threads, backend=backend, **plan)
     return _like(total, rows)
 
 
@@ -144,8 +174,8 @@ def sketch_rows(
 ) -> Array:
     """Per-sample gradients of a parameter that is looked up by rows, such as an embedding's weight, projected.
 
-    Row i of the result is Pᵀ vec(G_i) / √dim with G_i[r] = Σ_{t: rows[i, t] = r} values[i, t], for a parameter [·, w] in
-    row-major order. Only the rows of P that were looked up are made.
+    Row i of the result is scale · Pᵀ vec(G_i) with G_i[r] = Σ_{t: rows[i, t] = r} values[i, t], for a parameter of
+    lines of w. Only the rows of P that were looked up are made.
 
     Args:
         values: [n, t, w], the gradient of what was looked up. rows: int64 [n, t], which row; negative is none.
@@ -156,12 +186,12 @@ def sketch_rows(
     _check_place(value.device, backend)
     if value.ndim != 3 or row.shape != value.shape[:2] or row.device != value.device or row.is_floating_point():
         raise ValueError(f"values [n, t, w] and rows [n, t] do not fit: {_describe(value)} and {_describe(row)}")
-    total = _total(out, len(value), dim, value.device)
+    total = _output(out, value, dim)
     plan = {"name": name, "seed": seed, "dim": dim, "distribution": distribution}
     if backend == "reference":
         exact = reference_sketch_rows(value.detach().double().cpu().numpy(), row.cpu().numpy(), **plan)
         total += torch.from_numpy(exact).to(total)
-    elif value.is_cuda:
+    elif value.is_cuda or distribution == "tensorsketch":
         for index in row[row >= 0].unique().tolist():  # until there is a kernel: exact, but a launch for each row
             hits = (row == index).to(value.dtype)[:, :, None]
             sketch(value, hits, offset=index * value.shape[2], out=total, **plan)
@@ -185,12 +215,13 @@ def lift(
     seed: int,
     distribution: str = "gaussian",
     offset: int = 0,
+    width: int | None = None,
     threads: int | None = None,
     backend: str | None = None,
 ) -> Array:
     """The adjoint of `project`: weights [m, dim] · P[offset : offset + size]ᵀ / √dim, float32 [m, size].
 
-    ⟨project(g), w⟩ = ⟨g, lift(w)⟩ for every g and w. Raises as `sketch` does.
+    ⟨project(g), w⟩ = ⟨g, lift(w)⟩ for every g and w, with the same `width`. Raises as `sketch` does.
     """
     if weights.ndim != 2:
         raise ValueError(f"weights must be [m, dim], got {tuple(weights.shape)}")
@@ -200,14 +231,52 @@ def lift(
     _check_place(w.device, backend)
     if size < 0:
         raise ValueError(f"size must be 0 or more, got {size}")
+    width = max(1, size) if width is None else width
+    _check_lines(distribution, width, offset, size)
     out = torch.zeros(len(w), size, dtype=torch.float32, device=w.device)
     if backend == "reference":
-        exact = reference_lift(w.detach().double().cpu().numpy(), size, name=name, seed=seed, offset=offset)
-        out = torch.from_numpy(exact).to(out)
-    elif out.numel():
-        plan = {"key": philox_key(name, seed), "offset": offset, "scale": 1 / math.sqrt(dim), "distribution": distribution}
+        plan = {"name": name, "seed": seed, "offset": offset, "distribution": distribution, "width": width}
+        out = torch.from_numpy(reference_lift(w.detach().double().cpu().numpy(), size, **plan)).to(out)
+    elif not out.numel():
+        pass
+    elif distribution == "tensorsketch":
+        tensorsketch.lift(out, w, key=philox_key(name, seed), offset=offset, width=width)
+    else:
+        plan = {
+            "key": philox_key(name, seed),
+            "offset": offset,
+            "scale": 1 / math.sqrt(dim),
+            "distribution": distribution,
+        }
         native.lift(out, w.detach(), threads=threads or torch.get_num_threads(), **plan)
     return _like(out, weights)
+
+
+def _project_lines(
+    rows: torch.Tensor,
+    out: torch.Tensor | None,
+    *,
+    name: str,
+    seed: int,
+    dim: int,
+    distribution: str,
+    offset: int,
+    width: int | None,
+    threads: int | None,
+    backend: str | None,
+) -> torch.Tensor:
+    """`project` for a distribution that a single line of inputs cannot stand for."""
+    width = max(1, rows.shape[1]) if width is None else width
+    _check_plan(dim, distribution, offset, threads)
+    _check_place(rows.device, backend)
+    _check_lines(distribution, width, offset, rows.shape[1])
+    total = _output(out, rows, dim)
+    if backend == "reference":
+        plan = {"name": name, "seed": seed, "dim": dim, "offset": offset, "distribution": distribution, "width": width}
+        total += torch.from_numpy(reference_project(rows.detach().double().cpu().numpy(), **plan)).to(total)
+    elif rows.numel():
+        tensorsketch.project(total, rows, key=philox_key(name, seed), offset=offset, width=width)
+    return total
 
 
 def _check_plan(dim: int, distribution: str, offset: int, threads: int | None) -> None:
@@ -228,12 +297,12 @@ def _check_place(device: torch.device, backend: str | None) -> None:
         raise ValueError(f"backend {backend!r} cannot read tensors on {device}; move them or let it be None")
 
 
-def _total(out: Array | None, samples: int, dim: int, device: torch.device) -> torch.Tensor:
-    total = torch.zeros(samples, dim, dtype=torch.float32, device=device) if out is None else _tensor(out)
-    wanted = torch.float32, (samples, dim), device
-    if (total.dtype, total.shape, total.device) != wanted or not total.is_contiguous():
-        raise ValueError(f"out must be contiguous float32 [{samples}, {dim}] on {device}, got {_describe(total)}")
-    return total
+def _check_lines(distribution: str, width: int, offset: int, size: int = 0) -> None:
+    if width < 1:
+        raise ValueError(f"width must be 1 or more, got {width}")
+    for what, elements in {"offset": offset, "size": size}.items():
+        if distribution == "tensorsketch" and elements % width:
+            raise ValueError(f"{what} must be whole lines of {width} elements for {distribution!r}, got {elements}")
 
 
 def _lengths(lengths: Array | Sequence[int], x: torch.Tensor) -> torch.Tensor:
@@ -241,6 +310,15 @@ def _lengths(lengths: Array | Sequence[int], x: torch.Tensor) -> torch.Tensor:
     if tensor.shape != x.shape[:1] or (len(tensor) and not 0 <= int(tensor.min()) <= int(tensor.max()) <= x.shape[1]):
         raise ValueError(f"lengths must be {x.shape[0]} numbers from 0 to {x.shape[1]}")
     return tensor
+
+
+def _output(out: Array | None, x: torch.Tensor, dim: int) -> torch.Tensor:
+    """float32 [len(x), dim] to add to."""
+    total = torch.zeros(len(x), dim, dtype=torch.float32, device=x.device) if out is None else _tensor(out)
+    wanted = torch.float32, (len(x), dim), x.device
+    if (total.dtype, total.shape, total.device) != wanted or not total.is_contiguous():
+        raise ValueError(f"out must be contiguous float32 [{len(x)}, {dim}] on {x.device}, got {_describe(total)}")
+    return total
 
 
 def _tensor(array: Array) -> torch.Tensor:

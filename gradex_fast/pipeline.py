@@ -187,7 +187,7 @@ def _search(run: Run, method: str, stage: Stage) -> Selection:
 def _sketcher(run: Run) -> Sketcher:
     recipe = run.recipe.sketch
     model = load_model(run.recipe.model, run.recipe.seed, run.device, trained=run.path / "meta")
-    options = {"dim": recipe.dim, "margin": recipe.margin, "parameters": recipe.parameters}
+    options = {key: getattr(recipe, key) for key in ("dim", "distribution", "margin", "parameters")}
     return Sketcher(model, seed=run.recipe.seed, **options)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gradex_fast import kernels
+from gradex_fast.capture import width
 from gradex_fast.errors import GradexError
 from gradex_fast.losses import token_losses
 
@@ -35,7 +36,7 @@ def exact_sketch(
     total = torch.zeros(1, plan["dim"], device=objective.device)
     for name, gradient in zip(parameters, found, strict=True):
         if gradient is not None:
-            kernels.project(gradient.reshape(1, -1), name=name, out=total, **plan)
+            kernels.project(gradient.reshape(1, -1), name=name, out=total, width=width(gradient), **plan)
     return total
 
 

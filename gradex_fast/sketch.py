@@ -12,7 +12,7 @@ from torch import nn
 
 from gradex_fast import kernels, selfcheck
 from gradex_fast.batch import collate, length_batches
-from gradex_fast.capture import Capture, Factors
+from gradex_fast.capture import Capture, Factors, width
 from gradex_fast.errors import GradexError
 from gradex_fast.losses import MARGINS, sample_losses, token_losses
 from gradex_fast.model import evaluating
@@ -27,7 +27,8 @@ class Sketcher:
 
     Args:
         model: a transformers (or PEFT) model; it is run in evaluation mode.
-        dim: d, columns of the projection. seed: which P. distribution: of its entries, "gaussian".
+        dim: d, columns of the projection. seed: which P.
+        distribution: of its entries: "gaussian", "rademacher" or "tensorsketch"; `kernels.sketch` says when which.
         margin: "sequence" or "token", see DESIGN §2.
         parameters: regular expression; only trainable parameters whose name it finds are sketched.
         threads: CPU threads of the kernels.
@@ -90,14 +91,15 @@ class Sketcher:
 
     @contextmanager
     def moved(self, x: np.ndarray) -> Iterator[None]:
-        """While open, the model stands at θ* + P x / √d, x [d] (Algorithm 1, line 10)."""
+        """While open, the model stands at θ* + lift(x), that is P x / √d, x [d] (Algorithm 1, line 10)."""
         weights = torch.as_tensor(x, dtype=torch.float32)[None]
         before = {name: parameter.detach().clone() for name, parameter in self._capture.parameters.items()}
         plan = {key: self._plan[key] for key in ("seed", "distribution", "threads")}
         try:
             with torch.no_grad():
                 for name, parameter in self._capture.parameters.items():
-                    step = kernels.lift(weights.to(parameter.device), parameter.numel(), name=name, **plan)
+                    own = {"name": name, "width": width(parameter), **plan}
+                    step = kernels.lift(weights.to(parameter.device), parameter.numel(), **own)
                     parameter += step.reshape(parameter.shape).to(parameter.dtype)
             yield
         finally:
@@ -122,7 +124,8 @@ class Sketcher:
             found = torch.autograd.grad(term, list(slow.values()), retain_graph=True, allow_unused=True)
             for name, gradient in zip(slow, found, strict=True):
                 if gradient is not None:
-                    kernels.project(gradient.reshape(1, -1), name=name, out=g[row : row + 1], **self._plan)
+                    plan = {**self._plan, "name": name, "width": width(gradient), "out": g[row : row + 1]}
+                    kernels.project(gradient.reshape(1, -1), **plan)
 
 
 def nonfinite_rows(sketches: Sketches) -> np.ndarray:

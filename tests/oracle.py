@@ -58,9 +58,16 @@ def oracle(model: nn.Module, batch: Batch, kind: str) -> tuple[dict[str, np.ndar
     return dict(zip(named, gradients, strict=True)), np.array(margins), np.array(losses)
 
 
-def sketched(gradients: dict[str, np.ndarray], dim: int, seed: int = 0) -> np.ndarray:
-    """Gradients times the specification's P, float64 [n, dim]."""
-    return sum(project(rows, name=name, seed=seed, dim=dim) for name, rows in gradients.items())
+def sketched(
+    gradients: dict[str, np.ndarray],
+    dim: int,
+    seed: int = 0,
+    distribution: str = "gaussian",
+    widths: dict[str, int] | None = None,
+) -> np.ndarray:
+    """Gradients times the specification's P, float64 [n, dim]. `widths`: last dimensions, for TensorSketch."""
+    plan = {"seed": seed, "dim": dim, "distribution": distribution}
+    return sum(project(rows, name=name, width=(widths or {}).get(name), **plan) for name, rows in gradients.items())
 
 
 def error(found: np.ndarray, truth: np.ndarray) -> float:

@@ -21,7 +21,7 @@ EXTENSION = native._native.__file__
 LAYERS = [
     {"_native"},
     {"native", "reference"},
-    {"regression"},
+    {"regression", "tensorsketch"},
     {"errors", "types", "kernels"},
     {"files", "metrics", "moves", "progress", "recipe"},
     {"workspace", "model", "losses", "batch", "capture", "selfcheck", "preflight"},
@@ -34,7 +34,8 @@ ONLY = {
     "native": {"_native"},
     "reference": set(),
     "regression": {"native"},
-    "kernels": {"native", "reference", "regression"},
+    "tensorsketch": {"reference"},
+    "kernels": {"native", "reference", "regression", "tensorsketch"},
 }
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 

@@ -12,6 +12,7 @@ from conftest import Place
 
 from gradex_fast import kernels, native
 from gradex_fast.reference.gaussian import fma, key, philox, projection, round_to_bfloat16
+from gradex_fast.reference.projection import projection as any_projection
 
 FAR = 2**33 + 12_345
 # Random123's kat_vectors for philox4x32-10: counter, key (its two words, low first), words.
@@ -20,7 +21,7 @@ KNOWN_ANSWERS = [
     ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
     ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
 ]
-reference = cache(projection)
+reference = cache(any_projection)
 
 
 def words(text: str) -> list[int]:
@@ -60,10 +61,14 @@ def test_definition_is_frozen() -> None:
 
 @pytest.mark.parametrize("offset", [0, 2**32 - 7, FAR, 2**63])
 @pytest.mark.parametrize(("size", "dim"), [(1, 1), (5, 4), (17, 16), (101, 256), (10_000, 64)])
-def test_every_instruction_set_gives_the_same_bits(compiled: Place, size: int, dim: int, offset: int) -> None:
-    identity = torch.eye(dim, device=compiled.device)
-    lifted = kernels.lift(identity, size, name="w", seed=3, offset=offset, backend=compiled.backend)
-    np.testing.assert_array_equal(lifted.T.cpu().double() * dim**0.5, reference("w", 3, size, dim, offset))
+@pytest.mark.parametrize("distribution", ["gaussian", "rademacher"])
+def test_every_instruction_set_gives_the_same_bits(
+    compiled: Place, distribution: str, size: int, dim: int, offset: int
+) -> None:
+    plan = {"name": "w", "seed": 3, "offset": offset, "distribution": distribution}
+    lifted = kernels.lift(torch.eye(dim, device=compiled.device), size, backend=compiled.backend, **plan)
+    expected = reference(size=size, dim=dim, **plan)
+    np.testing.assert_array_equal(lifted.T.cpu().double() * dim**0.5, expected)
 
 
 @pytest.mark.parametrize(("j", "column"), [(4_342_974, 0), (19_276_499, 2)])

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradex_fast.reference.gaussian import projection
+from gradex_fast.reference.projection import projection, scale
 
 
-def lift(weights: np.ndarray, size: int, *, name: str, seed: int, offset: int = 0) -> np.ndarray:
-    """weights [m, dim] · Pᵀ / √dim, float64 [m, size]; ⟨project(g), w⟩ = ⟨g, lift(w)⟩."""
+def lift(
+    weights: np.ndarray,
+    size: int,
+    *,
+    name: str,
+    seed: int,
+    offset: int = 0,
+    distribution: str = "gaussian",
+    width: int | None = None,
+) -> np.ndarray:
+    """weights [m, dim] · scale Pᵀ, float64 [m, size]; ⟨project(g), w⟩ = ⟨g, lift(w)⟩. `width`: as in `project`."""
     dim = weights.shape[1]
-    return weights.astype(np.float64) @ projection(name, seed, size, dim, offset).T / np.sqrt(dim)
+    matrix = projection(name, seed, size, dim, offset, distribution, width or max(1, size))
+    return weights.astype(np.float64) @ matrix.T * scale(distribution, dim)
