@@ -35,7 +35,9 @@ class GradientTile {
   }
 
  private:
-  static constexpr int64_t kTokens = 128;  // packed at a time: of 64 columns 32 KiB
+  static constexpr int64_t kTokens = 32;  // at a time: of 64 rows and 64 columns 16 KiB
+  static constexpr int64_t kWorthCopies =
+      2048;  // elements; strides of whole pages cost more than a copy that they share
 #if defined(__AVX512F__)
   static constexpr int64_t kRows = 4, kVectors = 4;  // 16 sums, 4 + 1 operands of 32 registers
 #else
@@ -53,8 +55,8 @@ class GradientTile {
     std::fill_n(sums, tall * wide, 0.0f);
     for (int64_t first = 0; first < tokens; first += kTokens) {
       const int64_t block = std::min(kTokens, tokens - first);
-      const Columns<float> left = floats(&left_, tall, rows, first, block);
-      const Columns<float> right = floats(&right_, wide, columns, first, block);
+      const Columns<float> left = floats(&left_, tall, rows, first, block, tall * wide >= kWorthCopies);
+      const Columns<float> right = floats(&right_, wide, columns, first, block, tall * wide >= kWorthCopies);
       for (int64_t row = 0; row < tall; row += kRows) {
         int64_t column = 0;
         for (; column + kVectors * kVectorLanes <= wide; column += kVectors * kVectorLanes)
@@ -68,12 +70,13 @@ class GradientTile {
       std::copy_n(sums + row * wide, columns.count, out + row * columns.count);
   }
 
-  // A block of tokens as floats, `width` columns: where they are, or a copy with zeros beyond the last.
+  // A block of tokens as floats, `width` columns: where they are, or a copy
+  // with zeros beyond the last.
   template <class Number>
   static Columns<float> floats(Array<float>* packed, int64_t width, const Columns<Number>& columns, int64_t first,
-                               int64_t block) {
+                               int64_t block, bool copy) {
     if constexpr (std::is_same_v<Number, float>) {
-      if (columns.count == width) return {columns.from + first * columns.stride, columns.stride, width};
+      if (columns.count == width && !copy) return {columns.from + first * columns.stride, columns.stride, width};
     }
     packed->resize(static_cast<size_t>(kTokens * width));
     for (int64_t t = 0; t < block; ++t) {

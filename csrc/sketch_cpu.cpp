@@ -45,7 +45,7 @@ void sketch_rows(const RowSketchArguments& a, int workers) {
 }  // namespace
 
 int64_t sketch_cpu_workspace(const SketchPlan& plan, int64_t out_features, int64_t in_features) {
-  return tiling(out_features, in_features, kTileLanes).chunks * plan.samples * plan.dim;
+  return cpu_tiling(out_features, in_features).chunks * plan.samples * plan.dim;
 }
 
 void sketch_cpu(const SketchArguments& a, int workers) {

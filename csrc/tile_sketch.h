@@ -15,7 +15,13 @@
 namespace gradex {
 inline namespace GRADEX_ISA {
 
-constexpr int64_t kSamples = 128;  // whose gradients share a tile of P: 256 KiB
+// A large parameter's tiles are several of P: their samples' gradients take fewer passes over the tokens.
+constexpr int64_t kLargeTile = 8 * kTileLanes, kLargeParameter = kMaxChunks * kLargeTile;
+constexpr int64_t kGradients = 128 * kTileLanes;  // numbers of some samples' gradients at a time: 256 KiB
+
+inline Tiling cpu_tiling(int64_t out_features, int64_t in_features) {
+  return tiling(out_features, in_features, out_features * in_features < kLargeParameter ? kTileLanes : kLargeTile);
+}
 
 // Down the rows first: the inputs' columns stay in the cache.
 struct Tile {
@@ -32,51 +38,59 @@ struct Tile {
 struct SketchScratch {
   ProjectionTile projection;
   GradientTile gradient;
-  Array<float> gradients;  // [samples, kTileLanes], and room for kTileSamples more
+  int64_t stride, samples;  // of a tile's gradient; that share a tile of P
+  Array<float> gradients;   // [samples, stride], and room for kTileSamples more
 
-  explicit SketchScratch(const SketchPlan& plan)
+  SketchScratch(const SketchPlan& plan, const Tiling& t)
       : projection(plan.distribution, plan.key),
-        gradients((std::min(plan.samples, kSamples) + kTileSamples) * kTileLanes + kVectorLanes) {}
+        stride((t.rows * t.columns + kVectorLanes - 1) / kVectorLanes * kVectorLanes),
+        samples(std::min(plan.samples, std::max(kGradients / stride / kTileSamples, int64_t{1}) * kTileSamples)),
+        gradients(static_cast<size_t>((samples + kTileSamples) * stride + kVectorLanes)) {}
 };
 
-// make(gradient [rows, columns], scratch, tile, sample) writes a sample's gradient at a tile's elements.
-template <class Make>
-void sketch_tile(float* partial, SketchScratch* scratch, const SketchPlan& plan, const Tile& tile, const Make& make) {
+// make(gradient [rows, columns], scratch, tile, sample) writes a sample's gradient at a tile's elements; place(lane) is
+// the element at a lane of the tile.
+template <class Place, class Make>
+void sketch_tile(float* partial, SketchScratch* scratch, const SketchPlan& plan, const Tile& tile, const Place& place,
+                 const Make& make) {
   ProjectionTile& projection = scratch->projection;
-  const int64_t size = tile.rows * tile.columns;
-  for (int64_t first = 0; first < plan.samples; first += kSamples) {
-    const int64_t samples = std::min(kSamples, plan.samples - first);
+  const int64_t size = tile.rows * tile.columns, stride = scratch->stride;
+  for (int64_t first = 0; first < plan.samples; first += scratch->samples) {
+    const int64_t samples = std::min(scratch->samples, plan.samples - first);
     for (int64_t s = 0; s < samples; ++s) {
-      float* gradient = scratch->gradients.data() + s * kTileLanes;
+      float* gradient = scratch->gradients.data() + s * stride;
       make(gradient, &scratch->gradient, tile, first + s);
-      std::fill(gradient + size, gradient + projection.lanes(), 0.0f);
+      std::fill(gradient + size, gradient + stride, 0.0f);
     }
-    for (int64_t column = 0; column < plan.dim; column += kTileQuad)
-      add_products(partial + first * plan.dim + column, plan.dim, samples, std::min(kTileQuad, plan.dim - column),
-                   scratch->gradients.data(), projection.columns(column / kTileQuad), projection.lanes());
+    for (int64_t piece = 0; piece < size; piece += kTileLanes) {
+      const int64_t lanes = std::min(kTileLanes, size - piece);
+      uint64_t j[kTileLanes];
+      for (int64_t lane = 0; lane < lanes; ++lane) j[lane] = place(tile, piece + lane);
+      projection.place(j, lanes);
+      for (int64_t column = 0; column < plan.dim; column += kTileQuad)
+        add_products(partial + first * plan.dim + column, plan.dim, samples, std::min(kTileQuad, plan.dim - column),
+                     scratch->gradients.data() + piece, stride, projection.columns(column / kTileQuad),
+                     projection.lanes());
+    }
   }
 }
 
-// place(row) is the element index of a row's first entry.
-template <class Place, class Make>
-void sketch_tiles(const SketchPlan& plan, int64_t out_features, int64_t in_features, int workers, const Place& place,
-                  const Make& make) {
-  const Tiling t = tiling(out_features, in_features, kTileLanes);
+// first_element(row): the element index of a row's first entry.
+template <class FirstElement, class Make>
+void sketch_tiles(const SketchPlan& plan, int64_t out_features, int64_t in_features, int workers,
+                  const FirstElement& first_element, const Make& make) {
+  const Tiling t = cpu_tiling(out_features, in_features);
   const int64_t size = plan.samples * plan.dim, tiles = t.tiles_down * t.tiles_across;
+  const auto place = [&](const Tile& tile, int64_t lane) {
+    return first_element(tile.row + lane / tile.columns) + static_cast<uint64_t>(tile.column + lane % tile.columns);
+  };
   Array<std::unique_ptr<SketchScratch>> scratch(static_cast<size_t>(workers));
   parallel_for_worker(t.chunks, workers, [&](int64_t chunk, int worker) {
-    if (!scratch[worker]) scratch[worker] = std::make_unique<SketchScratch>(plan);
+    if (!scratch[worker]) scratch[worker] = std::make_unique<SketchScratch>(plan, t);
     float* partial = plan.workspace + chunk * size;
     std::fill_n(partial, size, 0.0f);
-    for (int64_t index = chunk * tiles / t.chunks; index < (chunk + 1) * tiles / t.chunks; ++index) {
-      const Tile tile(t, index, out_features, in_features);
-      uint64_t j[kTileLanes];
-      for (int64_t row = 0; row < tile.rows; ++row)
-        for (int64_t c = 0; c < tile.columns; ++c)
-          j[row * tile.columns + c] = place(tile.row + row) + static_cast<uint64_t>(tile.column + c);
-      scratch[worker]->projection.place(j, tile.rows * tile.columns);
-      sketch_tile(partial, scratch[worker].get(), plan, tile, make);
-    }
+    for (int64_t index = chunk * tiles / t.chunks; index < (chunk + 1) * tiles / t.chunks; ++index)
+      sketch_tile(partial, scratch[worker].get(), plan, Tile(t, index, out_features, in_features), place, make);
   });
   for (int64_t i = 0; i < size; ++i) {
     double total = 0.0;

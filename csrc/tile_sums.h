@@ -33,15 +33,16 @@ GRADEX_INLINE void fold_all(Vector (&sums)[kVectorLanes]) {
 }
 
 // out[s * stride + i] += sum_lane gradients[s, lane] columns[i, lane] for s < samples <= kTileSamples, i < count <= 4.
-// gradients has kTileSamples rows.
+// gradients [kTileSamples rows, gradient_stride]
 GRADEX_INLINE void add_products_of_few(float* out, int64_t stride, int64_t samples, int64_t count,
-                                       const float* gradients, const float* columns, int64_t lanes) {
+                                       const float* gradients, int64_t gradient_stride, const float* columns,
+                                       int64_t lanes) {
   Vector sums[kVectorLanes] = {};
   for (int64_t lane = 0; lane < lanes; lane += kVectorLanes) {
     Vector p[kTileQuad];
     GRADEX_UNROLL(4) for (int64_t i = 0; i < kTileQuad; ++i) p[i] = load(columns + i * kTileLanes + lane);
     GRADEX_UNROLL(4) for (int64_t s = 0; s < kTileSamples; ++s) {
-      const Vector g = load(gradients + s * kTileLanes + lane);
+      const Vector g = load(gradients + s * gradient_stride + lane);
       GRADEX_UNROLL(4) for (int64_t i = 0; i < kTileQuad; ++i) sums[s * kTileQuad + i] += g * p[i];
     }
   }
@@ -54,10 +55,10 @@ GRADEX_INLINE void add_products_of_few(float* out, int64_t stride, int64_t sampl
 
 // The same for any number of samples; gradients has rows for whole kTileSamples.
 inline void add_products(float* out, int64_t stride, int64_t samples, int64_t count, const float* gradients,
-                         const float* columns, int64_t lanes) {
+                         int64_t gradient_stride, const float* columns, int64_t lanes) {
   for (int64_t s = 0; s < samples; s += kTileSamples)
     add_products_of_few(out + s * stride, stride, std::min(kTileSamples, samples - s), count,
-                        gradients + s * kTileLanes, columns, lanes);
+                        gradients + s * gradient_stride, gradient_stride, columns, lanes);
 }
 
 }  // namespace GRADEX_ISA
