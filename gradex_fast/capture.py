@@ -8,78 +8,32 @@ that is used twice is reported twice.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
+from gradex_fast.layers import Factors, Kind, kind_of, used
 from gradex_fast.model import trainable
-
-
-@dataclass(frozen=True)
-class Factors:
-    """One term of a parameter's per-sample gradient: element offset + o · p + c gets Σ_t grads[i,t,o] · inputs[i,t,c].
-
-    Attributes:
-        attribute: which of the layer's parameters. inputs: [n, t, p]. grads: [n, t, q].
-    """
-
-    attribute: str
-    inputs: torch.Tensor
-    grads: torch.Tensor
-    offset: int = 0
-
+from gradex_fast.rows import Rows
 
 Receiver = Callable[[str, Factors], None]
 """Called with a parameter's name and one term of its gradient, in the backward pass."""
 
 
-def linear(layer: nn.Linear, x: torch.Tensor, d: torch.Tensor) -> Iterator[Factors]:
-    """y = x Wᵀ + b."""
-    yield Factors("weight", x, d)
-    yield Factors("bias", _ones(d), d)
+class RowsUnknown(NotImplementedError):
+    """A layer's samples cannot be told apart, or its function is not the one that was expected.
 
+    Attributes:
+        parameters: the names of its parameters; `Capture.give_up` lets them take the slow way.
+    """
 
-def conv1d(layer: Conv1D, x: torch.Tensor, d: torch.Tensor) -> Iterator[Factors]:
-    """y = x W + b: the weight is stored [p, q], so the two factors change places."""
-    yield Factors("weight", d, x)
-    yield Factors("bias", _ones(d), d)
-
-
-def embedding(layer: nn.Embedding, ids: torch.Tensor, d: torch.Tensor) -> Iterator[Factors]:
-    """y = W[id]: one term per row that occurs; no dense [vocabulary, width] gradient."""
-    flat, gradients = ids.reshape(len(d), -1), d.float()
-    for row in flat.unique().tolist():
-        if row != layer.padding_idx:
-            hits = (flat == row).to(gradients.dtype)
-            rows = torch.einsum("nt,ntw->nw", hits, gradients)[:, None, :]
-            yield Factors("weight", rows, _ones(rows), offset=row * layer.embedding_dim)
-
-
-def layer_norm(layer: nn.LayerNorm, x: torch.Tensor, d: torch.Tensor) -> Iterator[Factors]:
-    """y = γ x̂ + β, x̂ = (x - mean) / deviation."""
-    x, d = x.float(), d.float()
-    normal = F.layer_norm(x, x.shape[-1:], eps=layer.eps)
-    rows = (d * normal).sum(1, keepdim=True)
-    yield Factors("weight", rows, _ones(rows))
-    yield Factors("bias", _ones(d), d)
-
-
-LAYER_KINDS: dict[type, Callable[..., Iterator[Factors]]] = {
-    nn.Linear: linear,
-    Conv1D: conv1d,
-    nn.Embedding: embedding,
-    nn.LayerNorm: layer_norm,
-}
-"""Exact types only: a subclass may compute something else (Gemma scales its embeddings)."""
-
-_NO_BATCH = "relative_attention_bias"
-"""T5's table of distances gives [query, key, head]: its leading dimension is no batch, even where it has n rows."""
+    def __init__(self, message: str, parameters: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.parameters = parameters
 
 
 class Capture:
@@ -101,27 +55,36 @@ class Capture:
         self._others = [p for n, p in everything.items() if n not in self.parameters]
         names = {id(parameter): name for name, parameter in self.parameters.items()}
         uses = [
-            (layer, _has_tap(path, layer), {a: names[id(p)] for a, p in own if id(p) in names})
+            (layer, kind_of(model, path), own)
             for path, layer in model.named_modules()
-            if (own := list(layer.named_parameters(recurse=False)))
+            if (own := {a: names[id(p)] for a, p in layer.named_parameters(recurse=False) if id(p) in names})
         ]
         # Of a tied parameter the taps must see every use; otherwise autograd is asked for all of them.
-        unseen = {name for _, tapped, own in uses if not tapped for name in own.values()}
-        seen = [(layer, {a: name for a, name in own.items() if name not in unseen}) for layer, _, own in uses]
-        self._layers = [(layer, own) for layer, own in seen if own]
-        self.slow = {name: p for name, p in self.parameters.items() if name in unseen}
+        self._layers = [_Layer(layer, kind, own) for layer, kind, own in uses if kind]
+        self.slow: dict[str, nn.Parameter] = {}
+        self.give_up({name for _, kind, own in uses if not kind for name in own.values()})
+
+    def give_up(self, names: Collection[str]) -> None:
+        """From now on these parameters take the slow way."""
+        self.slow = {name: p for name, p in self.parameters.items() if name in names or name in self.slow}
+        for layer in self._layers:
+            layer.own = {attribute: name for attribute, name in layer.own.items() if name not in self.slow}
+        self._layers = [layer for layer in self._layers if layer.own]
 
     @contextmanager
-    def taps(self, samples: int, receive: Receiver) -> Iterator[torch.Tensor]:
+    def taps(self, rows: Rows, receive: Receiver) -> Iterator[torch.Tensor]:
         """While open, the model's forward pass places taps. Yields the leaf that all of them hang on.
 
         ``torch.autograd.grad(loss, leaf)`` then runs the backward pass and calls `receive` for every term.
+
+        Raises:
+            RowsUnknown: in that backward pass, where a gradient reaches a layer whose samples cannot be told apart.
         """
         tapped = [p for name, p in self.parameters.items() if name not in self.slow]
         leaf = torch.zeros((), requires_grad=True)
         hooks = [
-            layer.register_forward_hook(partial(_place, samples, leaf, own, receive), with_kwargs=True)
-            for layer, own in self._layers
+            layer.module.register_forward_hook(partial(_place, rows, leaf, layer, receive), with_kwargs=True)
+            for layer in self._layers
         ]
         try:
             for parameter in (*tapped, *self._others):
@@ -134,9 +97,16 @@ class Capture:
                 parameter.requires_grad_(True)
 
 
-def _has_tap(path: str, layer: nn.Module) -> bool:
-    shape = getattr(layer, "normalized_shape", ())  # a norm over two dimensions has no [t, width]
-    return type(layer) in LAYER_KINDS and len(shape) < 2 and not path.endswith(_NO_BATCH)
+class _Layer:
+    """A layer with a tap: its kind, and the names of its own parameters by attribute."""
+
+    def __init__(self, module: nn.Module, kind: Kind, own: dict[str, str]) -> None:
+        self.module, self.kind, self.own = module, kind, own
+        self.flat: bool | None = None  # a routed layer's two-dimensional output betrays itself by changing
+
+    def refuse(self, why: str) -> RowsUnknown:
+        names = tuple(self.own.values())
+        return RowsUnknown(f"the layer of {names[0]} {why}", names)
 
 
 class _Tap(torch.autograd.Function):
@@ -153,30 +123,49 @@ class _Tap(torch.autograd.Function):
         return gradient if ctx.needs_input_grad[0] else None, torch.zeros(()), None, None
 
 
-def _place(samples, leaf, own, receive, layer, arguments, named, output):
-    """Forward hook: `output` behind a tap. A layer that serves the whole batch at once is spread over it first."""
-    layer_input = arguments[0] if arguments else next(iter(named.values()))
-    no_rows = isinstance(layer, nn.Embedding) and layer_input.ndim == 1  # positions, for all samples at once
-    if not no_rows and output.shape[0] == 1 and samples > 1:
-        output, layer_input = (tensor.expand(samples, *tensor.shape[1:]) for tensor in (output, layer_input))
-    if no_rows or output.shape[0] != samples:
-        name = next(iter(own.values()))
-        raise NotImplementedError(
-            f"the layer of {name} gave {list(output.shape)} for {samples} samples: its rows cannot be told apart"
-        )
-    return _Tap.apply(output, leaf, layer_input.detach(), partial(_report, layer, own, receive))
+def _place(rows, leaf, layer, receive, module, arguments, named, output):
+    """Forward hook: `output` behind a tap. A layer that serves the whole batch at once is spread over it first.
+
+    What cannot be read is refused when its gradient comes, not here: of some passes (DoRA's weight norm) none does.
+    """
+    if not torch.is_grad_enabled():
+        return None
+    shape = list(output.shape)
+    try:
+        layer_input, kind = used(module, layer.kind, arguments, named, output)
+    except ValueError as error:
+        return _Tap.apply(output, leaf, None, partial(_refuse, layer.refuse(str(error))))
+    layout = _layout(rows, layer, layer_input, output)
+    if layout is None:
+        why = f"gave {shape} for {rows.samples} samples: its rows cannot be told apart"
+        return _Tap.apply(output, leaf, None, partial(_refuse, layer.refuse(why)))
+    if layout == "shared":
+        output, layer_input = (t.expand(rows.samples, *t.shape[1:]) for t in (output, layer_input))
+    return _Tap.apply(output, leaf, layer_input, partial(_report, rows, layout, layer, kind, receive))
 
 
-def _report(layer, own, receive, layer_input, gradient):
-    with torch.no_grad():
-        n = len(gradient)
-        d = gradient.reshape(n, -1, gradient.shape[-1])
-        x = layer_input if isinstance(layer, nn.Embedding) else layer_input.reshape(n, -1, layer_input.shape[-1])
-        for factors in LAYER_KINDS[type(layer)](layer, x, d):
-            if factors.attribute in own:
-                receive(own[factors.attribute], factors)
+def _layout(rows: Rows, layer: _Layer, layer_input: torch.Tensor, output: torch.Tensor) -> str | None:
+    layout = rows.layout(output)
+    if isinstance(layer.module, nn.Embedding) and layer_input.ndim == 1:  # positions, for all samples at once
+        return None
+    if output.ndim == 2 and rows.samples > 1 and layout:
+        if layer.flat not in (None, layout == "flat"):
+            return None
+        layer.flat = layout == "flat"
+    return layout
 
 
-def _ones(like: torch.Tensor) -> torch.Tensor:
-    """[n, t, 1]: the input of a bias."""
-    return like.new_ones(*like.shape[:2], 1)
+def _refuse(error, layer_input, gradient):
+    raise error
+
+
+@torch.no_grad()
+def _report(rows, layout, layer, kind, receive, layer_input, gradient):
+    with torch.autocast(gradient.device.type, enabled=False):
+        d, x = (rows.split(tensor, layout) for tensor in (gradient, layer_input))
+        d = d.reshape(len(d), -1, gradient.shape[-1])
+        x = x if isinstance(layer.module, nn.Embedding) else x.reshape(len(d), -1, layer_input.shape[-1])
+        for factors in kind(layer.module, x, d):
+            if factors.attribute in layer.own:
+                padded = rows.lengths is not None and factors.inputs.shape[1] == rows.longest
+                receive(layer.own[factors.attribute], replace(factors, lengths=rows.lengths) if padded else factors)
