@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from gradex_fast.layers import Factors, Kind, kind_of, used
-from gradex_fast.model import trainable
+from gradex_fast.model import recomputing, trainable
 from gradex_fast.rows import Rows
 
 Receiver = Callable[[str, Factors], None]
@@ -53,6 +53,7 @@ class Capture:
         if not self.parameters:
             raise ValueError(f"none of the model's {len(everything)} trainable parameters matches {pattern!r}")
         self._others = [p for n, p in everything.items() if n not in self.parameters]
+        self._model = model
         names = {id(parameter): name for name, parameter in self.parameters.items()}
         uses = [
             (layer, kind_of(model, path), own)
@@ -89,7 +90,8 @@ class Capture:
         try:
             for parameter in (*tapped, *self._others):
                 parameter.requires_grad_(False)
-            yield leaf
+            with recomputing(self._model):
+                yield leaf
         finally:
             for hook in hooks:
                 hook.remove()
