@@ -75,8 +75,7 @@ class Sketcher:
         given, rows = laid_out(batch, getattr(self.model, "module", self.model).config.is_encoder_decoder)
         if isinstance(rows, Packed) and not self._apart:
             with evaluating(self.model):
-                selfcheck.require_apart(self.model, given, rows)
-            self._apart = True
+                self._apart = selfcheck.require_apart(self.model, given, rows)
         while True:
             try:
                 return self._sketch(given, rows)
