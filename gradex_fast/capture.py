@@ -15,9 +15,11 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from gradex_fast.layers import Factors, Kind, kind_of, used
 from gradex_fast.model import recomputing, trainable
+from gradex_fast.replay import Call, differentiable, replayable
 from gradex_fast.rows import Rows
 
 Receiver = Callable[[str, Factors], None]
@@ -42,6 +44,7 @@ class Capture:
     Attributes:
         parameters: the trainable parameters that are sketched, by name.
         slow: those of them that no tap covers; their per-sample gradients are formed one by one.
+        listening: whether a backward pass reports anything; off while the slow way uses the same graph.
 
     Raises:
         ValueError: no trainable parameter's name matches `pattern`.
@@ -61,9 +64,10 @@ class Capture:
             if (own := {a: names[id(p)] for a, p in layer.named_parameters(recurse=False) if id(p) in names})
         ]
         # Of a tied parameter the taps must see every use; otherwise autograd is asked for all of them.
-        self._layers = [_Layer(layer, kind, own) for layer, kind, own in uses if kind]
+        self._layers = [_Layer(layer, kind, own) for layer, kind, own in uses if kind or replayable(layer)]
         self.slow: dict[str, nn.Parameter] = {}
-        self.give_up({name for _, kind, own in uses if not kind for name in own.values()})
+        self.listening = True
+        self.give_up({n for layer, kind, own in uses if not (kind or replayable(layer)) for n in own.values()})
 
     def give_up(self, names: Collection[str]) -> None:
         """From now on these parameters take the slow way."""
@@ -84,7 +88,7 @@ class Capture:
         tapped = [p for name, p in self.parameters.items() if name not in self.slow]
         leaf = torch.zeros((), requires_grad=True)
         hooks = [
-            layer.module.register_forward_hook(partial(_place, rows, leaf, layer, receive), with_kwargs=True)
+            layer.module.register_forward_hook(partial(_place, self, rows, leaf, layer, receive), with_kwargs=True)
             for layer in self._layers
         ]
         try:
@@ -100,10 +104,10 @@ class Capture:
 
 
 class _Layer:
-    """A layer with a tap: its kind, and the names of its own parameters by attribute."""
+    """A layer with a tap: its kind (None: it is run again), and the names of its own parameters by attribute."""
 
-    def __init__(self, module: nn.Module, kind: Kind, own: dict[str, str]) -> None:
-        self.module, self.kind, self.own = module, kind, own
+    def __init__(self, module: nn.Module, kind: Kind | None, own: dict[str, str]) -> None:
+        self.module, self.kind, self.own, self.replaying = module, kind, own, False
         self.flat: bool | None = None  # a routed layer's two-dimensional output betrays itself by changing
 
     def refuse(self, why: str) -> RowsUnknown:
@@ -112,57 +116,80 @@ class _Layer:
 
 
 class _Tap(torch.autograd.Function):
+    """The identity of the first `count` tensors; the others are kept for `receive(kept, gradients)`."""
+
     @staticmethod
-    def forward(ctx, output, leaf, layer_input, receive):
-        ctx.save_for_backward(layer_input)
+    def forward(ctx, leaf, receive, count, *tensors):
+        ctx.save_for_backward(*tensors[count:])
         ctx.receive = receive
-        return output.detach()
+        return tuple(output.detach() for output in tensors[:count])
 
     @staticmethod
-    def backward(ctx, gradient):
-        (layer_input,) = ctx.saved_tensors
-        ctx.receive(layer_input, gradient)
-        return gradient if ctx.needs_input_grad[0] else None, torch.zeros(()), None, None
+    def backward(ctx, *gradients):
+        kept = ctx.saved_tensors  # once: under checkpointing the first look recomputes, a second one is an error
+        ctx.receive(kept, gradients)
+        passed = [d if needed else None for d, needed in zip(gradients, ctx.needs_input_grad[3:], strict=False)]
+        return torch.zeros(()), None, None, *passed, *[None] * len(kept)
 
 
-def _place(rows, leaf, layer, receive, module, arguments, named, output):
+def _place(capture, rows, leaf, layer, receive, module, arguments, named, output):
     """Forward hook: `output` behind a tap. A layer that serves the whole batch at once is spread over it first.
 
     What cannot be read is refused when its gradient comes, not here: of some passes (DoRA's weight norm) none does.
     """
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or layer.replaying:
         return None
-    shape = list(output.shape)
+    outputs, tap = differentiable(output), partial(_Tap.apply, leaf)
     try:
-        layer_input, kind = used(module, layer.kind, arguments, named, output)
+        if layer.kind is None:
+            call = Call(module, rows, arguments, named, outputs)
+            kept = [*call.tensors, *(tensor.detach() for tensor in outputs)]
+            placed = tap(partial(_run_again, capture, layer, call, receive), len(outputs), *outputs, *kept)
+        else:
+            layer_input, kind = used(module, layer.kind, arguments, named, output)
+            layout = _layout(rows, layer, layer_input, output)
+            if layout == "shared":
+                output, layer_input = (t.expand(rows.samples, *t.shape[1:]) for t in (output, layer_input))
+            report = partial(_report, capture, rows, layout, layer, kind, receive)
+            placed = tap(report, 1, output, layer_input)
     except ValueError as error:
-        return _Tap.apply(output, leaf, None, partial(_refuse, layer.refuse(str(error))))
-    layout = _layout(rows, layer, layer_input, output)
-    if layout is None:
-        why = f"gave {shape} for {rows.samples} samples: its rows cannot be told apart"
-        return _Tap.apply(output, leaf, None, partial(_refuse, layer.refuse(why)))
-    if layout == "shared":
-        output, layer_input = (t.expand(rows.samples, *t.shape[1:]) for t in (output, layer_input))
-    return _Tap.apply(output, leaf, layer_input, partial(_report, rows, layout, layer, kind, receive))
+        placed = tap(partial(_refuse, layer.refuse(str(error))), len(outputs), *outputs)
+    return _put_back(output, placed)
 
 
-def _layout(rows: Rows, layer: _Layer, layer_input: torch.Tensor, output: torch.Tensor) -> str | None:
+def _put_back(output, placed):
+    """The layer's output, tuple or not, with the tensors that have a tap in their places."""
+    leaves, tree = pytree.tree_flatten(output)
+    remaining = iter(placed)
+    is_placed = [isinstance(leaf, torch.Tensor) and leaf.is_floating_point() for leaf in leaves]
+    return pytree.tree_unflatten(
+        [next(remaining) if p else leaf for p, leaf in zip(is_placed, leaves, strict=True)], tree
+    )
+
+
+def _layout(rows: Rows, layer: _Layer, layer_input: torch.Tensor, output: torch.Tensor) -> str:
     layout = rows.layout(output)
     if isinstance(layer.module, nn.Embedding) and layer_input.ndim == 1:  # positions, for all samples at once
-        return None
+        layout = None
     if output.ndim == 2 and rows.samples > 1 and layout:
         if layer.flat not in (None, layout == "flat"):
-            return None
+            layout = None
         layer.flat = layout == "flat"
+    if layout is None:
+        shape = list(output.shape)
+        raise ValueError(f"gave {shape} for {rows.samples} samples: its rows cannot be told apart")
     return layout
 
 
-def _refuse(error, layer_input, gradient):
+def _refuse(error, kept, gradients):
     raise error
 
 
 @torch.no_grad()
-def _report(rows, layout, layer, kind, receive, layer_input, gradient):
+def _report(capture, rows, layout, layer, kind, receive, kept, gradients):
+    if not capture.listening:
+        return
+    (layer_input,), (gradient,) = kept, gradients
     with torch.autocast(gradient.device.type, enabled=False):
         d, x = (rows.split(tensor, layout) for tensor in (gradient, layer_input))
         d = d.reshape(len(d), -1, gradient.shape[-1])
@@ -171,3 +198,17 @@ def _report(rows, layout, layer, kind, receive, layer_input, gradient):
             if factors.attribute in layer.own:
                 padded = rows.lengths is not None and factors.inputs.shape[1] == rows.longest
                 receive(layer.own[factors.attribute], replace(factors, lengths=rows.lengths) if padded else factors)
+
+
+def _run_again(capture, layer, call, receive, kept, gradients):
+    if not capture.listening:
+        return
+    layer.replaying = True
+    try:
+        for factors in call.terms(kept, gradients):
+            if factors.attribute in layer.own:
+                receive(layer.own[factors.attribute], factors)
+    except ValueError as error:
+        raise layer.refuse(str(error)) from error
+    finally:
+        layer.replaying = False

@@ -27,6 +27,7 @@ class Factors:
     Attributes:
         attribute: which of the layer's parameters. inputs: [n, t, p]. grads: [n, t, q].
         lengths: [n], where later tokens are padding of the tap's own, with a gradient of 0.
+        sample: the term is that of one sample, n = 1.
     """
 
     attribute: str
@@ -34,6 +35,7 @@ class Factors:
     grads: torch.Tensor
     offset: int = 0
     lengths: torch.Tensor | None = None
+    sample: int | None = None
 
 
 Kind = Callable[[nn.Module, torch.Tensor, torch.Tensor], Iterator[Factors]]

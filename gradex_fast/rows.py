@@ -39,6 +39,11 @@ class Padded:
         """A layer's input or output gradient as [n, t, ...]."""
         return tensor.reshape(self.samples, -1, *tensor.shape[1:]) if layout == "flat" else tensor
 
+    def cut(self, tensor: torch.Tensor, layout: str, sample: int) -> torch.Tensor:
+        """One sample's part, as the layer would have it in a batch of one."""
+        size = len(tensor) // self.samples
+        return tensor[sample * size : (sample + 1) * size]
+
     def per_sample(self, tokens: torch.Tensor) -> torch.Tensor:
         """What `token_losses` gives, [n, t]: it is by sample already."""
         return tokens
@@ -71,6 +76,11 @@ class Packed:
         tokens = tensor if layout == "flat" else tensor[0]
         inside = self._inside.reshape(*self._inside.shape, *[1] * (tokens.ndim - 1))
         return tokens[self._places] * inside
+
+    def cut(self, tensor: torch.Tensor, layout: str, sample: int) -> torch.Tensor:
+        """One sample's part, as the layer would have it in a batch of one."""
+        part = slice(start := int(self.starts[sample]), start + int(self.lengths[sample]))
+        return tensor[part] if layout == "flat" else tensor[:, part]
 
     def per_sample(self, tokens: torch.Tensor) -> torch.Tensor:
         """[1, total - 1], of the labels after the first, as [n, longest - 1]: no segment predicts another's first."""

@@ -85,20 +85,19 @@ class Sketcher:
 
     def _sketch(self, batch: Mapping[str, torch.Tensor], rows: Rows) -> Sketches:
         g = torch.zeros(rows.samples, self.dim, device=batch["input_ids"].device)
-        receiving = True
 
         def receive(name: str, factors: Factors) -> None:
-            if receiving:
-                plan = {**self._plan, "name": name, "offset": factors.offset, "lengths": factors.lengths, "out": g}
-                kernels.sketch(factors.inputs, factors.grads, **plan)
+            rows = slice(None) if factors.sample is None else slice(factors.sample, factors.sample + 1)
+            plan = {**self._plan, "name": name, "offset": factors.offset, "lengths": factors.lengths, "out": g[rows]}
+            kernels.sketch(factors.inputs, factors.grads, **plan)
 
         with evaluating(self.model), self._capture.taps(rows, receive) as leaf, torch.enable_grad():
             losses, supervised = (rows.per_sample(t) for t in token_losses(self.model, batch)[:2])
             margin, objective = self._margin(losses, supervised)
             if self._capture.slow:
-                receiving = False
+                self._capture.listening = False
                 self._one_by_one(objective, g)
-                receiving = True
+            self._capture.listening = True
             torch.autograd.grad(objective.sum(), leaf, allow_unused=True)
         loss = sample_losses(losses.detach(), supervised).double()
         if not self._checked:

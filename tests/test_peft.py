@@ -106,7 +106,6 @@ VIRTUAL = {
 
 @pytest.mark.parametrize("name", VIRTUAL)
 def test_virtual_tokens_are_refused_by_name(name):
-
     adapter = Adapter(VIRTUAL[name], {"num_virtual_tokens": 3, "task_type": "CAUSAL_LM"})
     with pytest.raises(GradexError, match=f"^{name} puts virtual tokens before every row.*use LoRA"):
         Sketcher(adapter.build())
