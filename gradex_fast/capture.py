@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from gradex_fast.layers import Factors, Kind, kind_of, used
 from gradex_fast.model import recomputing, trainable
-from gradex_fast.replay import Call, differentiable, replayable
+from gradex_fast.replay import Call, replayable, tensors
 from gradex_fast.rows import Rows
 
 Receiver = Callable[[str, Factors], None]
@@ -45,6 +45,7 @@ class Capture:
         parameters: the trainable parameters that are sketched, by name.
         slow: those of them that no tap covers; their per-sample gradients are formed one by one.
         listening: whether a backward pass reports anything; off while the slow way uses the same graph.
+        replaying: while a layer is run again, neither it nor the layers that it calls get taps.
 
     Raises:
         ValueError: no trainable parameter's name matches `pattern`.
@@ -66,7 +67,7 @@ class Capture:
         # Of a tied parameter the taps must see every use; otherwise autograd is asked for all of them.
         self._layers = [_Layer(layer, kind, own) for layer, kind, own in uses if kind or replayable(layer)]
         self.slow: dict[str, nn.Parameter] = {}
-        self.listening = True
+        self.listening, self.replaying = True, False
         self.give_up({n for layer, kind, own in uses if not (kind or replayable(layer)) for n in own.values()})
 
     def give_up(self, names: Collection[str]) -> None:
@@ -107,7 +108,7 @@ class _Layer:
     """A layer with a tap: its kind (None: it is run again), and the names of its own parameters by attribute."""
 
     def __init__(self, module: nn.Module, kind: Kind | None, own: dict[str, str]) -> None:
-        self.module, self.kind, self.own, self.replaying = module, kind, own, False
+        self.module, self.kind, self.own = module, kind, own
         self.flat: bool | None = None  # a routed layer's two-dimensional output betrays itself by changing
 
     def refuse(self, why: str) -> RowsUnknown:
@@ -137,14 +138,14 @@ def _place(capture, rows, leaf, layer, receive, module, arguments, named, output
 
     What cannot be read is refused when its gradient comes, not here: of some passes (DoRA's weight norm) none does.
     """
-    if not torch.is_grad_enabled() or layer.replaying:
+    if not torch.is_grad_enabled() or capture.replaying:
         return None
-    outputs, tap = differentiable(output), partial(_Tap.apply, leaf)
+    outputs, tap = [t for t in tensors(output) if t.is_floating_point()], partial(_Tap.apply, leaf)
     try:
         if layer.kind is None:
-            call = Call(module, rows, arguments, named, outputs)
-            kept = [*call.tensors, *(tensor.detach() for tensor in outputs)]
-            placed = tap(partial(_run_again, capture, layer, call, receive), len(outputs), *outputs, *kept)
+            call = Call(module, rows, arguments, named, tensors(output))
+            report = partial(_run_again, capture, layer, call, receive)
+            placed = tap(report, len(outputs), *outputs, *call.tensors, *(t.detach() for t in tensors(output)))
         else:
             layer_input, kind = used(module, layer.kind, arguments, named, output)
             layout = _layout(rows, layer, layer_input, output)
@@ -203,12 +204,10 @@ def _report(capture, rows, layout, layer, kind, receive, kept, gradients):
 def _run_again(capture, layer, call, receive, kept, gradients):
     if not capture.listening:
         return
-    layer.replaying = True
+    capture.replaying = True
     try:
         for factors in call.terms(kept, gradients):
             if factors.attribute in layer.own:
                 receive(layer.own[factors.attribute], factors)
-    except ValueError as error:
-        raise layer.refuse(str(error)) from error
     finally:
-        layer.replaying = False
+        capture.replaying = False

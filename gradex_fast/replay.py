@@ -1,14 +1,14 @@
 """Layers that are run again, sample by sample, in the backward pass: routers, fused experts, DoRA's magnitudes.
 
 The gradient of such a layer's own parameters needs its own inputs and its outputs' gradients, nothing else of the
-model: one more pass of this layer in all, where the slow way costs a backward pass of the model for every sample. That
-the samples of a layer do not see one another is seen when a sample alone gives the outputs that it gave among others.
+model: one more pass of this layer in all, where the slow way costs a backward pass of the model for every sample. A
+sample that alone gives other outputs than among the others (a router's near-tie) is run again among them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ _NAMES = re.compile(r"Router$|Experts$|^DoraLinearLayer$")
 
 
 def replayable(layer: nn.Module) -> bool:
-    """By name; that the layer may be cut into samples shows when it is run again."""
+    """By name: these classes' parameters serve in their own forward pass only."""
     return _NAMES.search(type(layer).__name__) is not None
 
 
@@ -52,38 +52,43 @@ class Call:
         self._autocast["dtype"] = torch.get_autocast_dtype(kind)
 
     def terms(self, saved: tuple[torch.Tensor, ...], gradients: tuple[torch.Tensor, ...]) -> Iterator[Factors]:
-        """Of every sample in turn, given the saved arguments and outputs.
-
-        Raises:
-            ValueError: a sample alone gives other outputs than it gave among the others.
-        """
+        """Of every sample in turn, given the saved tensors and the gradients of the differentiable outputs."""
         own = {name: p.detach().requires_grad_() for name, p in self._layer.named_parameters(recurse=False)}
+        inputs, outputs = len(self._places), len(saved) - len(self._places)
+        kinds = [how for how, t in zip(self._layouts[inputs:], saved[inputs:], strict=True) if t.is_floating_point()]
         for sample in range(self._rows.samples):
             cut = [self._rows.cut(t, how, sample) for t, how in zip(saved, self._layouts, strict=True)]
-            given, before = cut[: len(self._places)], cut[len(self._places) :]
-            after = self._again(own, given)
-            if not all(map(_equal, after, before)):
-                raise ValueError(f"({type(self._layer).__name__}) does not treat its samples one by one")
-            layouts = self._layouts[len(self._places) :]
-            d = [self._rows.cut(t, how, sample) for t, how in zip(gradients, layouts, strict=True)]
-            found = torch.autograd.grad(after, list(own.values()), d, allow_unused=True)
+            d = [self._rows.cut(t, how, sample) for t, how in zip(gradients, kinds, strict=True)]
+            after = self._again(own, cut[:inputs])
+            if len(after) != outputs or not all(map(_equal, after, cut[inputs:])):
+                after, d = self._again(own, saved[:inputs]), list(map(self._only(sample), gradients, kinds))
+            tapped = [tensor for tensor in after if tensor.is_floating_point()]
+            found = torch.autograd.grad(tapped, list(own.values()), d, allow_unused=True)
             for name, gradient in zip(own, found, strict=True):
                 if gradient is not None:
                     yield from _blocks(name, gradient, sample)
 
+    def _only(self, sample: int) -> Callable[[torch.Tensor, str], torch.Tensor]:
+        def masked(gradient: torch.Tensor, how: str) -> torch.Tensor:
+            zeros = torch.zeros_like(gradient)
+            self._rows.cut(zeros, how, sample).copy_(self._rows.cut(gradient, how, sample))
+            return zeros
+
+        return masked
+
     @torch.enable_grad()
-    def _again(self, own: dict[str, torch.Tensor], given: list[torch.Tensor]) -> list[torch.Tensor]:
+    def _again(self, own: dict[str, torch.Tensor], given: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         leaves = list(self._others)
         for place, tensor in zip(self._places, given, strict=True):
             leaves[place] = tensor
         arguments, named = pytree.tree_unflatten(leaves, self._tree)
         with torch.autocast(**self._autocast):
-            return differentiable(functional_call(self._layer, own, arguments, named))
+            return tensors(functional_call(self._layer, own, arguments, named))
 
 
-def differentiable(output: Any) -> list[torch.Tensor]:
-    """The outputs that may have a gradient."""
-    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+def tensors(output: Any) -> list[torch.Tensor]:
+    """The tensors of a layer's output, tuple or not."""
+    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor)]
 
 
 def _blocks(name: str, gradient: torch.Tensor, sample: int) -> Iterator[Factors]:
@@ -95,6 +100,8 @@ def _blocks(name: str, gradient: torch.Tensor, sample: int) -> Iterator[Factors]
 
 
 def _equal(found: torch.Tensor, before: torch.Tensor) -> bool:
-    """A row alone is summed in another order."""
-    slack = 32 * torch.finfo(before.dtype).eps * float(before.abs().max().nan_to_num())
-    return found.shape == before.shape and torch.allclose(found, before, rtol=0, atol=slack, equal_nan=True)
+    """Numbers to the rounding of another order of sums; choices (which experts) exactly."""
+    if not before.is_floating_point() or found.shape != before.shape:
+        return torch.equal(found, before)
+    slack = 32 * torch.finfo(before.dtype).eps * float(before.abs().max()) if before.numel() else 0.0
+    return torch.allclose(found, before, rtol=0, atol=slack)

@@ -13,7 +13,7 @@ from torch import nn
 from gradex_fast.capture import Capture
 from gradex_fast.layers import Factors
 from gradex_fast.losses import sample_losses, token_losses
-from gradex_fast.rows import Padded, Rows
+from gradex_fast.rows import Packed, Padded, Rows
 
 TOY = 5
 """Samples and tokens of the toys: equal, so that a wrong axis fits."""
@@ -28,7 +28,8 @@ def dense(model: nn.Module, terms: Callable[[], torch.Tensor], rows: int | Rows)
 
     def receive(name: str, f: Factors) -> None:
         block = torch.einsum("nto,ntc->noc", f.grads.double(), f.inputs.double()).flatten(1)
-        total[name][:, f.offset : f.offset + block.shape[1]] += block
+        rows = slice(None) if f.sample is None else slice(f.sample, f.sample + 1)
+        total[name][rows, f.offset : f.offset + block.shape[1]] += block
 
     with capture.taps(rows, receive) as leaf:
         torch.autograd.grad(terms().sum(), leaf, allow_unused=True)
@@ -216,3 +217,44 @@ def test_rows_that_cannot_be_told_apart_are_refused(name):
         dense(layer, lambda: call(layer, torch.randn(TOY, TOY, 4)).sum(), TOY)
     assert all(parameter.requires_grad for parameter in layer.parameters())
     assert not any(module._forward_hooks for module in layer.modules())
+
+
+class PickRouter(nn.Module):
+    """A router of this batch size: alone a sample chooses otherwise, as near a tie."""
+
+    def __init__(self, fickle: bool) -> None:
+        super().__init__()
+        self.weight, self.fickle = nn.Parameter(torch.randn(6, 4)), fickle
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        scores = x @ self.weight.T
+        places = scores.topk(2, dim=-1, largest=not self.fickle or len(x) > 3).indices
+        return scores, scores.gather(-1, places), places
+
+
+@pytest.mark.parametrize("rows", [Padded(TOY, (3,)), Packed([3, 2, 4, 6], torch.device("cpu"))])
+@pytest.mark.parametrize("fickle", [False, True])
+def test_a_layer_that_is_run_again_sample_by_sample(fickle, rows):
+    torch.manual_seed(0)
+    router, x, cotangent = PickRouter(fickle), torch.randn(15, 4), torch.randn(15, 8)
+
+    def terms() -> torch.Tensor:
+        logits, picked, places = router(x)
+        assert places.dtype == torch.long
+        tokens = (torch.cat([logits, picked.sin()], 1) * cotangent).sum(1)
+        return tokens.reshape(TOY, 3).sum(1) if isinstance(rows, Padded) else rows.split(tokens, "flat").sum(1)
+
+    truth = torch.stack([torch.autograd.grad(term, router.weight, retain_graph=True)[0].flatten() for term in terms()])
+    found = dense(router, terms, rows)
+    torch.testing.assert_close(found["weight"], truth.double(), atol=1e-5, rtol=0)
+
+
+class EverythingRouter(PickRouter):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x @ self.weight.T).sum(0)
+
+
+def test_a_layer_whose_outputs_do_not_tell_their_samples_is_not_run_again():
+    router = EverythingRouter(False)
+    with pytest.raises(NotImplementedError, match=r"weight took and gave \[\[5, 4\], \[6\]\] for 5 samples"):
+        dense(router, lambda: router(torch.randn(TOY, 4)), TOY)

@@ -47,9 +47,9 @@ def lora(slow: str | None = None, model: str = "llama", **options) -> Adapter:
 EXPERTS = {"target_modules": ["q_proj"], "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]}
 ADAPTERS = {
     "rsLoRA": lora(use_rslora=True),
-    "DoRA": lora("lora_magnitude_vector", use_dora=True),
-    "DoRA with dropout": lora("lora_magnitude_vector", use_dora=True, lora_dropout=0.4),
-    "DoRA on Conv1D": lora("lora_magnitude_vector", "gpt2", target_modules=["c_attn", "c_proj"], use_dora=True),
+    "DoRA": lora(use_dora=True),
+    "DoRA with dropout": lora(use_dora=True, lora_dropout=0.4),
+    "DoRA on Conv1D": lora(model="gpt2", target_modules=["c_attn", "c_proj"], use_dora=True),
     "dropout": lora(lora_dropout=0.4),
     "modules_to_save": lora(modules_to_save=["lm_head", "embed_tokens"]),
     "modules_to_save, a norm": lora(modules_to_save=["norm"]),
@@ -58,7 +58,7 @@ ADAPTERS = {
     "every bias": lora(bias="all", model="gpt-neox", target_modules=["query_key_value"]),
     "bias of B": lora(lora_bias=True),
     "embedding": lora("lora_embedding_", target_modules=[*TARGETS, "embed_tokens"]),
-    "embedding, DoRA": lora("embed|magnitude", target_modules=["q_proj", "embed_tokens"], use_dora=True),
+    "embedding, DoRA": lora("embed", target_modules=["q_proj", "embed_tokens"], use_dora=True),
     "Conv1D": lora(model="gpt2", target_modules=["c_attn", "c_proj", "c_fc"]),
     "trainable tokens": lora("trainable_tokens", trainable_token_indices=[3, 4]),
     "target_parameters": lora("q_proj", target_modules=[], target_parameters=["q_proj.weight"]),
