@@ -78,29 +78,30 @@ class Capture:
         self._layers = [layer for layer in self._layers if layer.own]
 
     @contextmanager
-    def taps(self, rows: Rows, receive: Receiver) -> Iterator[torch.Tensor]:
+    def taps(self, rows: Rows, receive: Receiver, frozen: bool = True) -> Iterator[torch.Tensor]:
         """While open, the model's forward pass places taps. Yields the leaf that all of them hang on.
 
         ``torch.autograd.grad(loss, leaf)`` then runs the backward pass and calls `receive` for every term.
+        With `frozen` off the parameters have gradients of their own as well, to compare.
 
         Raises:
             RowsUnknown: in that backward pass, where a gradient reaches a layer whose samples cannot be told apart.
         """
-        tapped = [p for name, p in self.parameters.items() if name not in self.slow]
+        off = [*(p for name, p in self.parameters.items() if name not in self.slow and frozen), *self._others]
         leaf = torch.zeros((), requires_grad=True)
         hooks = [
             layer.module.register_forward_hook(partial(_place, self, rows, leaf, layer, receive), with_kwargs=True)
             for layer in self._layers
         ]
         try:
-            for parameter in (*tapped, *self._others):
+            for parameter in off:
                 parameter.requires_grad_(False)
             with recomputing(self._model):
                 yield leaf
         finally:
             for hook in hooks:
                 hook.remove()
-            for parameter in (*tapped, *self._others):
+            for parameter in off:
                 parameter.requires_grad_(True)
 
 
@@ -134,7 +135,7 @@ class _Tap(torch.autograd.Function):
 
 
 def _place(capture, rows, leaf, layer, receive, module, arguments, named, output):
-    """Forward hook: `output` behind a tap. A layer that serves the whole batch at once is spread over it first.
+    """Forward hook: `output` behind a tap. An embedding that serves the whole batch at once is spread over it first.
 
     What cannot be read is refused when its gradient comes, not here: of some passes (DoRA's weight norm) none does.
     """
@@ -170,7 +171,10 @@ def _put_back(output, placed):
 
 def _layout(rows: Rows, layer: _Layer, layer_input: torch.Tensor, output: torch.Tensor) -> str:
     layout = rows.layout(output)
-    if isinstance(layer.module, nn.Embedding) and layer_input.ndim == 1:  # positions, for all samples at once
+    looks_up = isinstance(layer.module, nn.Embedding)
+    if layout == "shared" and not looks_up:  # DeBERTa's projections of distances: the model counts on [1, ...]
+        layout = None
+    if looks_up and layer_input.ndim == 1:  # positions, for all samples at once
         layout = None
     if output.ndim == 2 and rows.samples > 1 and layout:
         if layer.flat not in (None, layout == "flat"):

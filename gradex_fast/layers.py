@@ -10,7 +10,6 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -89,8 +88,8 @@ LAYER_KINDS: dict[type, Kind] = {
 }
 """Exact types only: a subclass may compute something else."""
 
-_ROUTES = "experts"
-"""A list of this name: each of its layers sees the tokens that were routed to it, in no shape that tells whose."""
+_LINEAR = ("FalconLinear",)
+"""Subclasses of Linear with the function of a Linear in other words. (Of others the weight may serve elsewhere.)"""
 _NO_BATCH = "relative_attention_bias"
 """T5's table of distances gives [query, key, head]: its leading dimension is no batch, even where it has n rows."""
 _BEHIND = ("ParamWrapper",)
@@ -100,15 +99,21 @@ _BEHIND = ("ParamWrapper",)
 def kind_of(model: nn.Module, path: str) -> Kind | None:
     """How the layer at `path` is tapped; None if it is not."""
     layer, parts = model.get_submodule(path), path.split(".")
-    parents = {type(model.get_submodule(".".join(parts[:end]))).__name__ for end in range(len(parts))}
-    routed = any(part == _ROUTES and after.isdigit() for part, after in pairwise(parts))
-    if routed or parts[-1] == _NO_BATCH or parents.intersection(_BEHIND):
+    parents = [(parts[end - 1], model.get_submodule(".".join(parts[:end]))) for end in range(1, len(parts))]
+    if parts[-1] == _NO_BATCH or any(_routes(*parent) or type(parent[1]).__name__ in _BEHIND for parent in parents):
         return None
     if len(getattr(layer, "normalized_shape", ())) > 1:  # a norm over two dimensions has no [t, width]
         return None
     if isinstance(layer, nn.Embedding):
         return embedding
+    if type(layer).__name__ in _LINEAR:
+        return linear
     return LAYER_KINDS.get(type(layer)) or (scale if _is_scale(layer) else None)
+
+
+def _routes(name: str, parent: nn.Module) -> bool:
+    """A list of experts: each sees the tokens that were routed to it, in no shape that tells whose they are."""
+    return isinstance(parent, nn.ModuleList | nn.ModuleDict) and "expert" in name.lower()
 
 
 def used(layer: nn.Module, kind: Kind, arguments: tuple, named: dict[str, Any], output: torch.Tensor):

@@ -22,7 +22,6 @@ class Family:
     kind: str
     options: dict
     attention: tuple[str, ...]
-    config: str = ""
 
     def build(self, **options) -> nn.Module:
         head = next(end for end in ("LMHeadModel", "For", "Model") if end in self.kind)
@@ -30,6 +29,7 @@ class Family:
         return built(getattr(transformers, self.kind), config(vocab_size=VOCABULARY, **{**self.options, **options}))
 
 
+BART_SIZES = {"layers": 2, "attention_heads": 2, "ffn_dim": 20}
 QKV = ("q_proj", "k_proj", "v_proj", "o_proj")
 FAMILIES = {
     "bert": Family("BertForSequenceClassification", ENCODER, ("query", "value")),
@@ -92,10 +92,73 @@ def family(name: str, adapter: str = "full", **options) -> nn.Module:
     return with_lora(model, "all-linear" if adapter == "all" else list(FAMILIES[name].attention))
 
 
+MOE = {"num_experts_per_tok": 2, "moe_intermediate_size": 16, "intermediate_size": 16}
+LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 4}
+SPARSE = {"num_experts": 3, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1}
+BART = {f"{side}_{what}": size for side in ("encoder", "decoder") for what, size in BART_SIZES.items()}
+OTHERS = {
+    "gemma": (Family("GemmaForCausalLM", {**GROUPED, "head_dim": 4}, QKV), ""),
+    "phi3": (Family("Phi3ForCausalLM", GROUPED, ("qkv_proj",)), ""),
+    "stablelm": (Family("StableLmForCausalLM", {**GROUPED, "qk_layernorm": True}, QKV), ""),
+    "nemotron": (Family("NemotronForCausalLM", {**GROUPED, "head_dim": 4}, QKV), ""),
+    "falcon": (Family("FalconForCausalLM", {**SIZES, "pad_token_id": 0}, ("query_key_value",)), ""),
+    "gpt-oss": (Family("GptOssForCausalLM", {**GROUPED, **MOE, "head_dim": 4, "num_local_experts": 4}, QKV), "sinks"),
+    "deepseek-v3": (
+        Family(
+            "DeepseekV3ForCausalLM",
+            {
+                **GROUPED,
+                **MOE,
+                **LATENT,
+                "num_key_value_heads": 4,
+                "n_routed_experts": 4,
+                "n_group": 2,
+                "topk_group": 1,
+                "first_k_dense_replace": 1,
+            },
+            ("o_proj",),
+        ),
+        "",
+    ),
+    "switch": (
+        Family("SwitchTransformersForConditionalGeneration", {**T5, **SPARSE}, ("q", "v")),
+        "relative_attention_bias|expert_",
+    ),
+    "bart": (
+        Family(
+            "BartForConditionalGeneration",
+            {
+                **BART,
+                "d_model": 16,
+                "max_position_embeddings": 32,
+                "scale_embedding": True,
+                "decoder_start_token_id": 0,
+            },
+            ("q_proj",),
+        ),
+        "",
+    ),
+    "modernbert": (Family("ModernBertForSequenceClassification", {**ENCODER, "pad_token_id": 0}, ("Wqkv",)), ""),
+    "deberta": (
+        Family(
+            "DebertaV2ForSequenceClassification",
+            {**ENCODER, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
+            ("query_proj",),
+        ),
+        "pos_|rel_embeddings",
+    ),
+    "mamba": (
+        Family("MambaForCausalLM", {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}, ("in_proj",)),
+        "A_log|mixer.D|conv1d|dt_proj",
+    ),
+}
+"""More of them, and words in the names of those of their parameters that have no tap."""
+
 NO_SDPA = {"bloom", "gpt-neo", "gemma2"}
 """transformers has no SDPA for them."""
 
 
 def batch_of(name: str) -> str:
     """Which batch of `tiny.random_batch` the family takes."""
-    return {"roberta": "bert", "flan-t5": "t5"}.get(name, name)
+    kind = (FAMILIES.get(name) or OTHERS[name][0]).kind
+    return "bert" if "Classification" in kind else "t5" if "Conditional" in kind else name

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
-from families import FAMILIES, NO_SDPA, batch_of, family
+from families import FAMILIES, NO_SDPA, OTHERS, batch_of, family
 from oracle import TOLERANCE, error, oracle, sketched
 from tiny import random_batch
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -28,6 +30,18 @@ def test_equals_single_rows(name, adapter):
     model = family(name, adapter)
     for side in ("right", "left"):
         assert_equals_the_oracle(model, random_batch(batch_of(name), side=side))
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, *OTHERS])
+def test_what_takes_the_slow_way(name):
+    """The full model; a few parameters of a few models have no tap, all others do."""
+    known, slow = (FAMILIES[name], "relative_attention_bias") if name in FAMILIES else OTHERS[name]
+    model, batch = known.build(), random_batch(batch_of(name), samples=3)
+    (sketcher := Sketcher(model, dim=DIM))(batch)
+    expected = {key for key, _ in model.named_parameters() if slow and re.search(slow, key)}
+    assert set(sketcher._capture.slow) == expected
+    if name in OTHERS:
+        assert_equals_the_oracle(model, batch)
 
 
 @pytest.mark.parametrize(
