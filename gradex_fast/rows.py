@@ -56,6 +56,8 @@ class Padded:
 class Packed:
     """n samples one after the other in a single row, `lengths` [n] tokens each."""
 
+    tokens = ()
+
     def __init__(self, lengths: list[int], device: torch.device) -> None:
         self.samples, self.total, self.longest = len(lengths), sum(lengths), max(lengths)
         self.lengths = torch.tensor(lengths, device=device)
@@ -68,8 +70,8 @@ class Packed:
         """ "row" [1, total, ...] or "flat" [total, width]; None where two axes might be the tokens, or none."""
         if output.ndim == 2:
             return "flat" if output.shape[0] == self.total else None
-        inner = output.shape[1:-1]
-        return "row" if output.ndim > 2 and output.shape[0] == 1 and inner[0] == self.total == max(inner) else None
+        inner = list(output.shape[1:-1])
+        return "row" if output.shape[0] == 1 and inner.count(self.total) == 1 and inner[0] == self.total else None
 
     def split(self, tensor: torch.Tensor, layout: str) -> torch.Tensor:
         """[n, longest, ...]: every segment, then zeros."""

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from gradex_fast import kernels
-from gradex_fast.capture import Capture, RowsUnknown
+from gradex_fast.capture import Capture
 from gradex_fast.errors import GradexError
 from gradex_fast.layers import Factors
 from gradex_fast.losses import token_losses
 from gradex_fast.rows import Packed, laid_out
+from gradex_fast.taps import RowsUnknown
 
 LARGEST = 1 << 28
 """A model with more sketched parameters is not checked: the row's whole gradient is formed."""

@@ -12,12 +12,14 @@ from torch import nn
 
 from gradex_fast import kernels, selfcheck
 from gradex_fast.batch import collate, length_batches
-from gradex_fast.capture import Capture, Factors, RowsUnknown
+from gradex_fast.capture import Capture
 from gradex_fast.errors import GradexError
+from gradex_fast.layers import Factors
 from gradex_fast.losses import MARGINS, sample_losses, token_losses
 from gradex_fast.model import evaluating
 from gradex_fast.progress import Stage
 from gradex_fast.rows import Packed, Rows, laid_out
+from gradex_fast.taps import RowsUnknown
 from gradex_fast.types import Example, Sketches
 
 _log = logging.getLogger(__name__)
