@@ -18,7 +18,7 @@ from gradex_fast.model import recomputing, trainable
 from gradex_fast.recognise import kind_of
 from gradex_fast.replay import replayable
 from gradex_fast.rows import Rows
-from gradex_fast.taps import Receiver, TappedLayer, place
+from gradex_fast.taps import Receiver, RowsUnknown, TappedLayer, place
 
 
 class Capture:
@@ -29,6 +29,7 @@ class Capture:
         slow: those of them that no tap covers; their per-sample gradients are formed one by one.
         listening: whether a backward pass reports anything; off while the slow way uses the same graph.
         replaying: while a layer is run again, neither it nor the layers that it calls get taps.
+        unknown: a refusal for every layer that a gradient reached and whose samples cannot be told apart.
 
     Raises:
         ValueError: no trainable parameter's name matches `pattern`.
@@ -50,7 +51,7 @@ class Capture:
         # Of a tied parameter the taps must see every use; otherwise autograd is asked for all of them.
         self._layers = [TappedLayer(layer, kind, own) for layer, kind, own in uses if kind or replayable(layer)]
         self.slow: dict[str, nn.Parameter] = {}
-        self.listening, self.replaying = True, False
+        self.listening, self.replaying, self.unknown = True, False, []
         self.give_up({n for layer, kind, own in uses if not (kind or replayable(layer)) for n in own.values()})
 
     def give_up(self, names: Collection[str]) -> None:
@@ -68,8 +69,9 @@ class Capture:
         With `frozen` off the parameters have gradients of their own as well, to compare.
 
         Raises:
-            RowsUnknown: in that backward pass, where a gradient reaches a layer whose samples cannot be told apart.
+            RowsUnknown: at the end, if a gradient reached layers whose samples cannot be told apart; it names them all.
         """
+        self.unknown.clear()
         off = [*(p for name, p in self.parameters.items() if name not in self.slow and frozen), *self._others]
         leaf = torch.zeros((), requires_grad=True)
         hooks = [
@@ -86,3 +88,5 @@ class Capture:
                 hook.remove()
             for parameter in off:
                 parameter.requires_grad_(True)
+        if self.unknown:
+            raise RowsUnknown(self.unknown[0].args[0], tuple({n: 0 for e in self.unknown for n in e.parameters}))

@@ -172,16 +172,13 @@ def sketch_examples(
     """Sketches of all examples, in their order; batches are made of rows of similar length.
 
     Raises:
-        GradexError: a gradient is not finite and `skip_nonfinite` is off; the message names the sample. Or a layer
-            of the model cannot be sketched.
+        GradexError: a gradient is not finite and `skip_nonfinite` is off; the message names the sample. Or the model
+            mixes the samples of a batch.
     """
     n = len(examples)
     whole = Sketches(np.zeros((n, sketcher.dim), np.float32), np.zeros(n), np.zeros(n))
     for rows in length_batches([len(example.input_ids) for example in examples], batch_tokens):
-        try:
-            part = sketcher(collate([examples[row] for row in rows], pad_id))
-        except NotImplementedError as error:
-            raise GradexError(f"{error}; leave it out by sketch.parameters, model.targets or the adapter") from error
+        part = sketcher(collate([examples[row] for row in rows], pad_id))
         broken = nonfinite_rows(part)
         if len(broken) and not skip_nonfinite:
             raise GradexError(

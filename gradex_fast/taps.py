@@ -81,7 +81,7 @@ def place(capture, rows, leaf, layer, receive, module, arguments, named, output)
             report = partial(_report, capture, rows, layout, layer, kind, receive)
             placed = tap(report, 1, output, layer_input)
     except ValueError as error:
-        placed = tap(partial(_refuse, layer.refuse(str(error))), len(outputs), *outputs)
+        placed = tap(partial(_refuse, capture, layer.refuse(str(error))), len(outputs), *outputs)
     return _put_back(output, placed)
 
 
@@ -112,8 +112,8 @@ def _layout(rows: Rows, layer: TappedLayer, layer_input: torch.Tensor, output: t
     return layout
 
 
-def _refuse(error, kept, gradients):
-    raise error
+def _refuse(capture, error, kept, gradients):
+    capture.unknown.append(error)
 
 
 @torch.no_grad()

@@ -45,6 +45,15 @@ def test_equals_padded_rows(name, adapter, attention):
     assert abs(found.margin - truth.margin).max() <= TOLERANCE and abs(found.loss - truth.loss).max() <= TOLERANCE
 
 
+@pytest.mark.parametrize("name", ["llama", "mixtral"])
+def test_gradient_checkpointing_of_packed_rows(name):
+    model, (packed, _) = family(name).train(), packed_and_padded()
+    sketcher = Sketcher(model, dim=DIM)
+    before = sketcher(packed).g
+    model.gradient_checkpointing_enable()
+    assert error(sketcher(packed).g, before) == 0
+
+
 @pytest.mark.parametrize("lengths", [[7], [5, 5, 5, 5, 5], [2, 2], [12, 3]])
 def test_other_lengths_and_boundaries_by_cu_seqlens(lengths):
     packed, padded = packed_and_padded(lengths)
