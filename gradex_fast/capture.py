@@ -16,7 +16,7 @@ from torch import nn
 
 from gradex_fast.model import recomputing, trainable
 from gradex_fast.recognise import kind_of
-from gradex_fast.replay import replayable
+from gradex_fast.replay import layers_of, replayable
 from gradex_fast.rows import Rows
 from gradex_fast.taps import Receiver, RowsUnknown, TappedLayer, place
 
@@ -45,8 +45,8 @@ class Capture:
         names = {id(parameter): name for name, parameter in self.parameters.items()}
         uses = [
             (layer, kind_of(model, path), own)
-            for path, layer in model.named_modules()
-            if (own := {a: names[id(p)] for a, p in layer.named_parameters(recurse=False) if id(p) in names})
+            for path, layer, parameters in layers_of(model)
+            if (own := {a: names[id(p)] for a, p in parameters.items() if id(p) in names})
         ]
         # Of a tied parameter the taps must see every use; otherwise autograd is asked for all of them.
         self._layers = [TappedLayer(layer, kind, own) for layer, kind, own in uses if kind or replayable(layer)]

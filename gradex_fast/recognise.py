@@ -20,15 +20,13 @@ _LINEAR = ("FalconLinear",)
 """Subclasses of Linear with the function of a Linear in other words. (Of others the weight may serve elsewhere.)"""
 _NO_BATCH = "relative_attention_bias"
 """T5's table of distances gives [query, key, head]: its leading dimension is no batch, even where it has n rows."""
-_BEHIND = ("ParamWrapper",)
-"""PEFT's adapters of bare parameters: they multiply their layers' weights without calling the layers."""
 
 
 def kind_of(model: nn.Module, path: str) -> Kind | None:
     """How the layer at `path` is tapped; None if it is not."""
     layer, parts = model.get_submodule(path), path.split(".")
     parents = [(parts[end - 1], model.get_submodule(".".join(parts[:end]))) for end in range(1, len(parts))]
-    if parts[-1] == _NO_BATCH or any(_routes(*parent) or type(parent[1]).__name__ in _BEHIND for parent in parents):
+    if parts[-1] == _NO_BATCH or any(_routes(*parent) for parent in parents):
         return None
     if len(getattr(layer, "normalized_shape", ())) > 1:  # a norm over two dimensions has no [t, width]
         return None

@@ -1,4 +1,4 @@
-"""Layers that are run again, sample by sample, in the backward pass: routers, fused experts, DoRA's magnitudes.
+"""Layers that are run again, sample by sample, in the backward pass: routers, fused experts, some of PEFT's adapters.
 
 The gradient of such a layer's own parameters needs its own inputs and its outputs' gradients, nothing else of the
 model: one more pass of this layer in all, where the slow way costs a backward pass of the model for every sample. A
@@ -8,7 +8,7 @@ sample that alone gives other outputs than among the others (a router's near-tie
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,12 +19,24 @@ from torch.utils import _pytree as pytree
 from gradex_fast.layers import Factors
 from gradex_fast.rows import Rows
 
-_NAMES = re.compile(r"Router$|Experts$|^DoraLinearLayer$")
+_WHOLE = "ParamWrapper"
+"""PEFT's adapter of a bare parameter (fused experts): it multiplies its layers' weights without calling the layers."""
+_NAMES = re.compile(rf"Router$|Experts$|^DoraLinearLayer$|^{_WHOLE}$")
 
 
 def replayable(layer: nn.Module) -> bool:
     """By name: these classes' parameters serve in their own forward pass only."""
     return _NAMES.search(type(layer).__name__) is not None
+
+
+def layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, dict[str, nn.Parameter]]]:
+    """Path, layer and its own parameters; an adapter of a bare parameter is one layer with all that is in it."""
+    inside = ()
+    for path, layer in model.named_modules():
+        if not (inside and path.startswith(inside)):
+            whole = type(layer).__name__ == _WHOLE
+            inside = (*inside, f"{path}.") if whole else inside
+            yield path, layer, dict(layer.named_parameters(recurse=whole))
 
 
 class Call:
@@ -37,8 +49,10 @@ class Call:
         ValueError: a tensor among arguments or outputs does not tell its samples.
     """
 
-    def __init__(self, layer: nn.Module, rows: Rows, arguments: tuple, named: dict[str, Any], outputs: list) -> None:
-        self._layer, self._rows = layer, rows
+    def __init__(
+        self, layer: nn.Module, own: Collection[str], rows: Rows, arguments: tuple, named: dict[str, Any], outputs: list
+    ) -> None:
+        self._layer, self._own, self._rows = layer, own, rows
         leaves, self._tree = pytree.tree_flatten((arguments, named))
         self._others = [None if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         self._places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
@@ -53,7 +67,7 @@ class Call:
 
     def terms(self, saved: tuple[torch.Tensor, ...], gradients: tuple[torch.Tensor, ...]) -> Iterator[Factors]:
         """Of every sample in turn, given the saved tensors and the gradients of the differentiable outputs."""
-        own = {name: p.detach().requires_grad_() for name, p in self._layer.named_parameters(recurse=False)}
+        own = {name: self._layer.get_parameter(name).detach().requires_grad_() for name in self._own}
         inputs, outputs = len(self._places), len(saved) - len(self._places)
         kinds = [how for how, t in zip(self._layouts[inputs:], saved[inputs:], strict=True) if t.is_floating_point()]
         for sample in range(self._rows.samples):

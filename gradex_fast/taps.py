@@ -70,7 +70,7 @@ def place(capture, rows, leaf, layer, receive, module, arguments, named, output)
     outputs, tap = [t for t in tensors(output) if t.is_floating_point()], partial(_Tap.apply, leaf)
     try:
         if layer.kind is None:
-            call = Call(module, rows, arguments, named, tensors(output))
+            call = Call(module, layer.own, rows, arguments, named, tensors(output))
             report = partial(_run_again, capture, layer, call, receive)
             placed = tap(report, len(outputs), *outputs, *call.tensors, *(t.detach() for t in tensors(output)))
         else:
