@@ -19,22 +19,28 @@ from torch.utils import _pytree as pytree
 from gradex_fast.layers import Factors
 from gradex_fast.rows import Rows
 
-_WHOLE = "ParamWrapper"
-"""PEFT's adapter of a bare parameter (fused experts): it multiplies its layers' weights without calling the layers."""
-_NAMES = re.compile(rf"Router$|Experts$|^DoraLinearLayer$|^{_WHOLE}$")
+_NAMES = re.compile(r"Router$|Experts$|^DoraLinearLayer$")
+_BARE = "ParamWrapper"
 
 
 def replayable(layer: nn.Module) -> bool:
     """By name: these classes' parameters serve in their own forward pass only."""
-    return _NAMES.search(type(layer).__name__) is not None
+    return _NAMES.search(type(layer).__name__) is not None or _is_adapter(layer)
+
+
+def _is_adapter(layer: nn.Module) -> bool:
+    """PEFT's layers whose parameters are no layers of their own, or multiply those of others without calling them."""
+    tuned = hasattr(layer, "adapter_layer_names") and hasattr(layer, "base_layer")
+    bare = any(isinstance(child, nn.ParameterDict) and len(child) for child in layer.children())
+    return type(layer).__name__ == _BARE or (tuned and bare)
 
 
 def layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, dict[str, nn.Parameter]]]:
-    """Path, layer and its own parameters; an adapter of a bare parameter is one layer with all that is in it."""
+    """Path, layer and its own parameters; such an adapter is one layer with all that is in it."""
     inside = ()
     for path, layer in model.named_modules():
         if not (inside and path.startswith(inside)):
-            whole = type(layer).__name__ == _WHOLE
+            whole = _is_adapter(layer)
             inside = (*inside, f"{path}.") if whole else inside
             yield path, layer, dict(layer.named_parameters(recurse=whole))
 

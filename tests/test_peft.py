@@ -40,8 +40,8 @@ class Adapter:
         return wrapped
 
 
-def lora(slow: str | None = None, model: str = "llama", **options) -> Adapter:
-    return Adapter("Lora", {"r": 3, "target_modules": TARGETS, **options}, slow, model)
+def lora(model: str = "llama", **options) -> Adapter:
+    return Adapter("Lora", {"r": 3, "target_modules": TARGETS, **options}, model=model)
 
 
 EXPERTS = {"target_modules": ["q_proj"], "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]}
@@ -57,23 +57,24 @@ ADAPTERS = {
     "bias of LoRA's layers": lora(bias="lora_only"),
     "every bias": lora(bias="all", model="gpt-neox", target_modules=["query_key_value"]),
     "bias of B": lora(lora_bias=True),
-    "embedding": lora("lora_embedding_", target_modules=[*TARGETS, "embed_tokens"]),
-    "embedding, DoRA": lora("embed", target_modules=["q_proj", "embed_tokens"], use_dora=True),
+    "embedding": lora(target_modules=[*TARGETS, "embed_tokens"]),
+    "embedding, DoRA": lora(target_modules=["q_proj", "embed_tokens"], use_dora=True),
     "Conv1D": lora(model="gpt2", target_modules=["c_attn", "c_proj", "c_fc"]),
-    "trainable tokens": lora("trainable_tokens", trainable_token_indices=[3, 4]),
+    "trainable tokens": lora(trainable_token_indices=[3, 4]),
+    "trainable tokens, tied": lora(model="llama-tied", trainable_token_indices=[3, 4]),
     "target_parameters": lora(target_modules=[], target_parameters=["q_proj.weight"]),
     "experts": lora(model="mixtral", **EXPERTS),
     "router": lora(model="mixtral", target_modules=["q_proj"], target_parameters=["mlp.gate.weight"]),
     "all of a mixture of experts": lora(model="qwen3-moe", target_modules="all-linear"),
-    "LoHa": Adapter("LoHa", {"r": 3, "target_modules": TARGETS}, ""),
-    "AdaLoRA": Adapter("AdaLora", {"init_r": 4, "target_r": 2, "total_step": 9, "target_modules": TARGETS}, ""),
-    "IA3": Adapter("IA3", {"target_modules": ["k_proj", "down_proj"], "feedforward_modules": ["down_proj"]}, ""),
-    "LoKr": Adapter("LoKr", {"r": 3, "target_modules": TARGETS}, ""),
+    "LoHa": Adapter("LoHa", {"r": 3, "target_modules": TARGETS}),
+    "AdaLoRA": Adapter("AdaLora", {"init_r": 4, "target_r": 2, "total_step": 9, "target_modules": TARGETS}),
+    "IA3": Adapter("IA3", {"target_modules": ["k_proj", "down_proj"], "feedforward_modules": ["down_proj"]}),
+    "LoKr": Adapter("LoKr", {"r": 3, "target_modules": TARGETS}),
     "OFT": Adapter("OFT", {"oft_block_size": 4, "r": 0, "target_modules": TARGETS}, ""),
-    "BOFT": Adapter("BOFT", {"boft_block_size": 4, "target_modules": TARGETS}, ""),
-    "VeRA": Adapter("Vera", {"r": 3, "target_modules": ["q_proj"]}, ""),
-    "FourierFT": Adapter("FourierFT", {"n_frequency": 5, "target_modules": TARGETS}, ""),
-    "HRA": Adapter("HRA", {"r": 2, "target_modules": TARGETS}, ""),
+    "BOFT": Adapter("BOFT", {"boft_block_size": 4, "target_modules": TARGETS}),
+    "VeRA": Adapter("Vera", {"r": 3, "target_modules": ["q_proj"]}),
+    "FourierFT": Adapter("FourierFT", {"n_frequency": 5, "target_modules": TARGETS}),
+    "HRA": Adapter("HRA", {"r": 2, "target_modules": TARGETS}),
     "norms": Adapter("LNTuning", {"target_modules": NORMS}),
     "adaption prompts": Adapter(
         "AdaptionPrompt", {"adapter_len": 3, "adapter_layers": 2, "task_type": "CAUSAL_LM"}, "adaption_"
