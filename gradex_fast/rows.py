@@ -111,7 +111,7 @@ def laid_out(batch: Batch, encodes: bool = False) -> tuple[Batch, Rows]:
     lengths = _lengths(batch)
     if lengths is None:
         names = ("input_ids", "labels", "decoder_input_ids") if encodes else ("input_ids",)
-        return batch, Padded(shape[0], tuple(batch[name].shape[1] for name in names if name in batch))
+        return batch, Padded(shape[0], tuple(batch[n].shape[1] for n in names if n in batch and batch[n].ndim > 1))
     if encodes or shape[0] != 1 or sum(lengths) != shape[1] or min(lengths) < 1 or batch["labels"].shape != shape:
         raise ValueError(f"a packed batch is one row of samples for a decoder; got {list(shape)} for lengths {lengths}")
     if not batch.get("attention_mask", torch.ones(1)).all():
@@ -129,6 +129,8 @@ def _lengths(batch: Batch) -> list[int] | None:
     if positions is None or positions.shape[0] != 1 or "attention_mask" in batch:
         return None
     starts = (positions[0] == 0).nonzero().flatten().tolist()
+    if len(starts) < 2:
+        return None
     lengths = [end - start for start, end in zip(starts, [*starts[1:], positions.shape[1]], strict=True)]
     counted = [position for length in lengths for position in range(length)]
-    return lengths if len(starts) > 1 and positions[0].tolist() == counted else None
+    return lengths if positions[0].tolist() == counted else None

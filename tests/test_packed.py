@@ -102,10 +102,17 @@ def test_refused(name, change, message):
         Sketcher(family(name), dim=DIM)({**packed_and_padded()[0], **change})
 
 
-def test_one_row_with_a_mask_is_not_packed():
-    batch = random_batch("llama", samples=1)
-    given, rows = laid_out({**batch, "position_ids": torch.tensor([[0, 1, 2, 0, 1, 2, 3, 4, 5]])})
-    assert rows.samples == 1 and "attention_mask" in given
+@pytest.mark.parametrize(
+    "positions", [[0, 1, 2, 0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5, 6, 7, 8], [2] * 9, [0] * 8 + [9]]
+)
+@pytest.mark.parametrize("masked", [True, False])
+def test_one_row_is_packed_only_if_its_positions_start_again_and_no_mask_is_given(positions, masked):
+    batch = random_batch("llama", samples=1) | {"position_ids": torch.tensor([positions])}
+    if not masked:
+        del batch["attention_mask"]
+    given, rows = laid_out(batch)
+    packed = not masked and positions[3] == 0 and positions[8] == 5
+    assert rows.samples == (2 if packed else 1) and ("attention_mask" in given) == masked
 
 
 class Heads(nn.Module):
