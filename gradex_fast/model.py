@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     set_seed,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gradex_fast.errors import GradexError
 from gradex_fast.files import checksum
@@ -91,14 +93,51 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode while open; afterwards every module is back in its own mode."""
+    """Evaluation mode without a cache of keys while open; afterwards every module is back in its own mode."""
     before = {module: module.training for module in model.modules()}
+    configs = [module.config for module in model.modules() if getattr(getattr(module, "config", None), "use_cache", 0)]
     model.eval()
     try:
+        for config in configs:
+            config.use_cache = False
         yield
     finally:
+        for config in configs:
+            config.use_cache = True
         for module, training in before.items():
             module.training = training
+
+
+@contextmanager
+def recomputing(model: nn.Module) -> Iterator[None]:
+    """While open, gradient checkpointing that is switched on works in evaluation mode too.
+
+    transformers recomputes a layer only if the layer itself, not its children, is in training mode. So it is, but not
+    while its forward pass runs: some have dropout of their own.
+    """
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing]
+    before = [(layer, layer.training, layer._gradient_checkpointing_func) for layer in layers]
+    try:
+        for layer, training, checkpoint in before:
+            layer.training, layer._gradient_checkpointing_func = (
+                True,
+                partial(_checkpointed, layer, training, checkpoint),
+            )
+        yield
+    finally:
+        for layer, training, checkpoint in before:
+            layer.training, layer._gradient_checkpointing_func = training, checkpoint
+
+
+def _checkpointed(layer, training, checkpoint, function, *arguments):
+    def run(*arguments):
+        layer.training = training
+        try:
+            return function(*arguments)
+        finally:
+            layer.training = True
+
+    return checkpoint(run, *arguments)
 
 
 def _pretrained(recipe: ModelRecipe, name: str) -> nn.Module:

@@ -1,4 +1,4 @@
-"""One row by plain autograd, beside what the taps gave: no layer may use its weights behind the taps' back."""
+"""One row by plain autograd, beside what the taps gave: what they do not see is found, parameter by parameter."""
 
 from __future__ import annotations
 
@@ -9,43 +9,105 @@ import numpy as np
 import torch
 from torch import nn
 
-from gradex_fast import kernels
-from gradex_fast.capture import width
+from gradex_fast.capture import Capture
 from gradex_fast.errors import GradexError
 from gradex_fast.losses import token_losses
+from gradex_fast.rows import Packed, laid_out
+from gradex_fast.taps import RowsUnknown
+from gradex_fast.terms import Term, add_gradient, add_sketch, width
 
 LARGEST = 1 << 28
 """A model with more sketched parameters is not checked: the row's whole gradient is formed."""
 
-_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
-_LOW_PRECISION_TOLERANCE = 0.1  # a batch of one and a batch of many round differently in bfloat16
+_TOLERANCES = {torch.float32: (1e-3, 1e-5), torch.float64: (1e-3, 1e-5)}
+"""Of a parameter's own share of the sketch, and of the whole (rounding errors of a share that should be 0)."""
+_LOW_PRECISION_TOLERANCES = (0.1, 0.02)  # a batch of one and a batch of many round differently in bfloat16
 
 
-def exact_sketch(
+def check_row(
     model: nn.Module,
+    capture: Capture,
     batch: Mapping[str, torch.Tensor],
     margin: Callable[..., tuple[torch.Tensor, torch.Tensor]],
-    parameters: Mapping[str, nn.Parameter],
     plan: Mapping[str, Any],
-) -> torch.Tensor:
-    """Σ over the batch of Pᵀ∇h_i / √d, [1, d], from the gradient of every parameter at once."""
-    with torch.enable_grad():
-        losses, supervised, _ = token_losses(model, batch)
-        objective = margin(losses, supervised)[1].sum()
-    found = torch.autograd.grad(objective, list(parameters.values()), allow_unused=True)
-    total = torch.zeros(1, plan["dim"], device=objective.device)
-    for name, gradient in zip(parameters, found, strict=True):
+    found: torch.Tensor,
+) -> None:
+    """One sample's sketch [d] beside that of its true gradient; then every tapped parameter's share of it.
+
+    Raises:
+        RowsUnknown: the taps do not see all uses of some parameters; it names them.
+        GradexError: they do, and yet the sketch is another: samples are mixed.
+    """
+    seen = {name: found.new_zeros(1, plan["dim"]) for name in capture.parameters if name not in capture.slow}
+
+    def receive(name: str, term: Term) -> None:
+        add_sketch(seen[name], term, name, plan)
+
+    given, rows = laid_out(batch, encodes(model))
+    with capture.taps(rows, receive, frozen=False) as leaf, torch.enable_grad():
+        objective = margin(*token_losses(model, given)[:2])[1].sum()
+        gradients = torch.autograd.grad(objective, [leaf, *capture.parameters.values()], allow_unused=True)[1:]
+    exact = {name: torch.zeros_like(found)[None] for name in capture.parameters}
+    for name, gradient in zip(exact, gradients, strict=True):
         if gradient is not None:
-            kernels.project(gradient.reshape(1, -1), name=name, out=total, width=width(gradient), **plan)
-    return total
-
-
-def require_equal(sketch: torch.Tensor, exact: torch.Tensor, dtype: torch.dtype) -> None:
-    """Raises GradexError if a row's sketch [d] is not that of its true gradient [1, d]."""
-    norm = float(exact.norm())
-    error = float((sketch - exact[0]).norm()) / norm if norm > 0 else 0.0
-    if np.isfinite(error) and error > _TOLERANCE.get(dtype, _LOW_PRECISION_TOLERANCE):
+            add_gradient(exact[name], gradient, name, plan, width(gradient))
+    relative, absolute = _TOLERANCES.get(precision(model), _LOW_PRECISION_TOLERANCES)
+    total = sum(exact.values())
+    size = float(total.norm())
+    missed = [n for n in seen if _far(seen[n], exact[n], relative * float(exact[n].norm()) + absolute * size)]
+    missed = missed or [n for n in seen if exact[n].any() and not seen[n].any()]  # however small
+    if missed:
+        raise RowsUnknown(f"{missed[0]} is used outside its layer's own forward", tuple(missed))
+    if _far(found, total[0], relative * size):
+        error = float((found - total[0]).norm()) / size
         raise GradexError(
-            f"self-check: a sample's sketch is {error:.1e} (relative) away from that of its true gradient: some layer "
-            "of this model uses its weights outside its own forward; leave it out by sketch.parameters or the adapter"
+            f"self-check: a sample's sketch is {error:.1e} (relative) away from that of its true gradient: this model "
+            "mixes the samples of a batch; give it one at a time (sketch.batch_tokens=1)"
         )
+
+
+def _far(found: torch.Tensor, exact: torch.Tensor, allowed: float) -> bool:
+    """What is not finite proves nothing."""
+    error = float((found - exact).norm())
+    return np.isfinite(error) and error > allowed
+
+
+def encodes(model: nn.Module) -> bool:
+    """Whether it is an encoder-decoder."""
+    return getattr(model, "module", model).config.is_encoder_decoder
+
+
+def precision(model: nn.Module) -> torch.dtype:
+    """In which type the model computes: autocast's where it is on."""
+    parameter = next(model.parameters())
+    kind = parameter.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else parameter.dtype
+
+
+def require_apart(model: nn.Module, batch: Mapping[str, torch.Tensor], rows: Packed) -> bool:
+    """Whether the batch proves that packed samples do not see one another: a supervised one stands behind another.
+
+    Raises:
+        GradexError: its loss has a gradient, not exactly 0, by a token before it.
+    """
+    seen: list[torch.Tensor] = []
+
+    def watch(layer, arguments, output):
+        seen.append(output.detach().requires_grad_())
+        return seen[-1]
+
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else getattr(model, "module", model)
+    hook = plain.get_input_embeddings().register_forward_hook(watch)
+    try:
+        with torch.enable_grad():
+            losses, supervised = (rows.per_sample(tensor) for tensor in token_losses(model, batch)[:2])
+    finally:
+        hook.remove()
+    last = int(supervised.any(1).nonzero().max()) if supervised.any() else 0
+    found = torch.autograd.grad(losses[last].sum(), seen, allow_unused=True)
+    if not seen or any(gradient is None or gradient[0, : rows.starts[last]].any() for gradient in found):
+        raise GradexError(
+            f"{type(plain).__name__} does not keep packed samples apart: a sample's loss depends on the tokens before "
+            "it; give it padded rows"
+        )
+    return last > 0

@@ -12,11 +12,14 @@ from torch import nn
 
 from gradex_fast import kernels, selfcheck
 from gradex_fast.batch import collate, length_batches
-from gradex_fast.capture import Capture, Factors, width
+from gradex_fast.capture import Capture
 from gradex_fast.errors import GradexError
 from gradex_fast.losses import MARGINS, sample_losses, token_losses
 from gradex_fast.model import evaluating
 from gradex_fast.progress import Stage
+from gradex_fast.rows import Packed, Rows, laid_out
+from gradex_fast.taps import RowsUnknown
+from gradex_fast.terms import Term, add_gradient, add_sketch, width
 from gradex_fast.types import Example, Sketches
 
 _log = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ class Sketcher:
 
     Raises:
         ValueError: unknown margin, or no parameter matches.
+        GradexError: the model has virtual tokens (prompt tuning and its kin).
     """
 
     def __init__(
@@ -50,43 +54,56 @@ class Sketcher:
     ) -> None:
         if margin not in MARGINS:
             raise ValueError(f"margin must be one of {tuple(MARGINS)}, got {margin!r}")
+        _refuse_virtual_tokens(model)
         self.model, self.dim, self._margin = model, dim, MARGINS[margin]
         self._plan = {"seed": seed, "dim": dim, "distribution": distribution, "threads": threads}
-        self._capture, self._checked = Capture(model, parameters), False
-        if self._capture.slow:
-            count = sum(p.numel() for p in self._capture.slow.values())
-            _log.warning("%d parameters have no tap and take the slow way: %s", count, ", ".join(self._capture.slow))
+        self._capture, self._checked, self._apart = Capture(model, parameters), False, False
+        self._announce(self._capture.slow)
 
     def __call__(self, batch: Mapping[str, torch.Tensor]) -> Sketches:
         """Sketch a batch of n rows: input_ids, attention_mask [n, t], labels [n, t] (-100: no loss) or [n].
 
+        Or one row [1, total] of n packed samples, without padding: input_ids, labels, and either position_ids that
+        start at 0 again or cu_seqlens [n + 1] (`rows.laid_out`).
+
         A row whose gradient is not finite has non-finite entries in `g`; the others are unaffected.
 
         Raises:
-            GradexError: on the first batch, the taps missed a part of one row's gradient.
+            GradexError: on the first batch, the taps missed a part of one row's gradient; or the model does not keep
+                packed samples apart.
+            ValueError: a packed batch of the wrong shape.
         """
         device = next(self.model.parameters()).device
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        samples = len(batch["input_ids"])
-        g = torch.zeros(samples, self.dim, device=device)
-        receiving = True
+        given, rows = laid_out(batch, selfcheck.encodes(self.model))
+        if isinstance(rows, Packed) and not self._apart:
+            with evaluating(self.model):
+                self._apart = selfcheck.require_apart(self.model, given, rows)
+        while True:
+            try:
+                return self._sketch(given, rows)
+            except RowsUnknown as unknown:
+                self._announce({name: self._capture.parameters[name] for name in unknown.parameters}, f" ({unknown})")
+                self._capture.give_up(unknown.parameters)
 
-        def receive(name: str, factors: Factors) -> None:
-            if receiving:
-                plan = {**self._plan, "name": name, "offset": factors.offset, "out": g}
-                kernels.sketch(factors.inputs, factors.grads, **plan)
+    def _sketch(self, batch: Mapping[str, torch.Tensor], rows: Rows) -> Sketches:
+        g = torch.zeros(rows.samples, self.dim, device=batch["input_ids"].device)
 
-        with evaluating(self.model), self._capture.taps(samples, receive) as leaf, torch.enable_grad():
-            losses, supervised, _ = token_losses(self.model, batch)
+        def receive(name: str, term: Term) -> None:
+            add_sketch(g, term, name, self._plan)
+
+        with evaluating(self.model), self._capture.taps(rows, receive) as leaf, torch.enable_grad():
+            losses, supervised = (rows.per_sample(t) for t in token_losses(self.model, batch)[:2])
             margin, objective = self._margin(losses, supervised)
             if self._capture.slow:
-                receiving = False
+                self._capture.listening = False
                 self._one_by_one(objective, g)
-                receiving = True
+            self._capture.listening = True
             torch.autograd.grad(objective.sum(), leaf, allow_unused=True)
         loss = sample_losses(losses.detach(), supervised).double()
         if not self._checked:
-            self._check(batch, g, int(loss.nan_to_num().argmax()))
+            row = int(loss.nan_to_num().argmax())
+            self._check(rows.alone(batch, row), g[row].clone())
         return Sketches(g.cpu().numpy(), margin.double().cpu().numpy(), loss.cpu().numpy())
 
     @contextmanager
@@ -107,15 +124,18 @@ class Sketcher:
                 for name, parameter in self._capture.parameters.items():
                     parameter.copy_(before[name])
 
-    def _check(self, batch: Mapping[str, torch.Tensor], g: torch.Tensor, row: int) -> None:
+    def _check(self, alone: Mapping[str, torch.Tensor], found: torch.Tensor) -> None:
         """Once, on one row of the first batch; the row of largest loss, whose gradient has the least rounding error."""
         parameters = self._capture.parameters
         if sum(parameter.numel() for parameter in parameters.values()) <= selfcheck.LARGEST:
             with evaluating(self.model):
-                alone = {name: tensor[row : row + 1] for name, tensor in batch.items()}
-                exact = selfcheck.exact_sketch(self.model, alone, self._margin, parameters, self._plan)
-            selfcheck.require_equal(g[row], exact, next(self.model.parameters()).dtype)
+                selfcheck.check_row(self.model, self._capture, alone, self._margin, self._plan, found)
         self._checked = True
+
+    def _announce(self, slow: Mapping[str, nn.Parameter], why: str = "") -> None:
+        if slow:
+            count = sum(parameter.numel() for parameter in slow.values())
+            _log.warning("%d parameters have no tap and take the slow way: %s%s", count, ", ".join(slow), why)
 
     def _one_by_one(self, objective: torch.Tensor, g: torch.Tensor) -> None:
         """The exact slow way for parameters without a tap: one backward pass per sample through the same graph."""
@@ -124,8 +144,14 @@ class Sketcher:
             found = torch.autograd.grad(term, list(slow.values()), retain_graph=True, allow_unused=True)
             for name, gradient in zip(slow, found, strict=True):
                 if gradient is not None:
-                    plan = {**self._plan, "name": name, "width": width(gradient), "out": g[row : row + 1]}
-                    kernels.project(gradient.reshape(1, -1), **plan)
+                    add_gradient(g[row : row + 1], gradient, name, self._plan, width(gradient))
+
+
+def _refuse_virtual_tokens(model: nn.Module) -> None:
+    for config in getattr(model, "peft_config", {}).values():
+        if config.is_prompt_learning:
+            kind = str(getattr(config.peft_type, "value", config.peft_type))
+            raise GradexError(f"{kind} puts virtual tokens before every row, which no sketch knows; use LoRA instead")
 
 
 def nonfinite_rows(sketches: Sketches) -> np.ndarray:
@@ -146,16 +172,13 @@ def sketch_examples(
     """Sketches of all examples, in their order; batches are made of rows of similar length.
 
     Raises:
-        GradexError: a gradient is not finite and `skip_nonfinite` is off; the message names the sample. Or a layer
-            of the model cannot be sketched.
+        GradexError: a gradient is not finite and `skip_nonfinite` is off; the message names the sample. Or the model
+            mixes the samples of a batch.
     """
     n = len(examples)
     whole = Sketches(np.zeros((n, sketcher.dim), np.float32), np.zeros(n), np.zeros(n))
     for rows in length_batches([len(example.input_ids) for example in examples], batch_tokens):
-        try:
-            part = sketcher(collate([examples[row] for row in rows], pad_id))
-        except NotImplementedError as error:
-            raise GradexError(f"{error}; leave it out by sketch.parameters, model.targets or the adapter") from error
+        part = sketcher(collate([examples[row] for row in rows], pad_id))
         broken = nonfinite_rows(part)
         if len(broken) and not skip_nonfinite:
             raise GradexError(

@@ -36,13 +36,26 @@ def test_the_python_lines_run(inputs: Path, tmp_path: Path, monkeypatch: pytest.
     recipe = Recipe.build(tree)
     inputs_, grads = torch.randn(2, 3, 5), torch.randn(2, 3, 4)
     finished = runs.run(tree, until="prepare")
-    batch = collate(finished.corpus.sources[0].examples[:2], finished.pad_id)
+    examples = finished.corpus.sources[0].examples[:2]
+    batch = collate(examples, finished.pad_id)
+    joined = {key: [token for e in examples for token in getattr(e, key).tolist()] for key in ("input_ids", "labels")}
+    packed_row = {key: torch.tensor([tokens]) for key, tokens in joined.items()}
+    packed_row["position_ids"] = torch.cat([torch.arange(len(e.input_ids)) for e in examples])[None]
     model = load_model(recipe.model, 0, "cpu")
     rows, valid = torch.randn(20, 5), torch.randn(7, 5)
     regressions = {"features": rows, "margins": rows[:, 0], "group_ptr": [0, 8, 20], "subsets": [[0], [1], [0, 1]]}
     validation = {"valid_features": valid, "valid_margins": valid[:, 0]}
-    scope = {"model": model, "batch": batch, "inputs": inputs_, "grads": grads, **regressions, **validation}
+    scope = {
+        "model": model,
+        "batch": batch,
+        "packed_row": packed_row,
+        "inputs": inputs_,
+        "grads": grads,
+        **regressions,
+        **validation,
+    }
     exec(block("python"), scope)
     assert set(scope["chosen"]) <= set(finished.corpus.names) and len(scope["f"].loss) == 2
+    assert abs(scope["packed"].g - scope["sketches"].g).max() < 1e-4 * abs(scope["packed"].g).max()
     assert scope["sketches"].g.shape == (2, 100) and scope["w"].shape == (2, 20)
     assert scope["x"].shape == (3, 5) and scope["losses"].shape == (3,)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 
 import pytest
 import torch
+from oracle import TOLERANCE, error, oracle, sketched
 from tiny import gpt2, llama, random_batch
 from torch import nn
 
@@ -43,12 +45,33 @@ class TokensFirst(Decoder):
         return self.layer(x.transpose(0, 1)).transpose(0, 1)
 
 
-@pytest.mark.parametrize("kind", [BehindTheTaps, TokensFirst])
-def test_a_layer_that_the_taps_misread_is_found(kind):
+class Faintly(Decoder):
+    """The layer's weight serves a second time, in a thousandth of what it gives."""
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) + 1e-3 * (x @ self.layer.weight)
+
+
+@pytest.mark.parametrize("kind", [BehindTheTaps, TokensFirst, Faintly])
+def test_a_layer_that_the_taps_misread_is_found_and_takes_the_slow_way(kind, caplog):
     model, batch = kind(), random_batch("gpt2", samples=9)
-    with pytest.raises(GradexError, match=r"^self-check: a sample's sketch is .* sketch.parameters or the adapter$"):
-        Sketcher(model, dim=6)(batch)
+    with caplog.at_level(logging.WARNING, logger="gradex_fast"):
+        found = Sketcher(model, dim=6)(batch)
+    assert all("take the slow way: layer.weight" in record.getMessage() for record in caplog.records) and caplog.records
+    assert error(found.g, sketched(oracle(model, batch, "sequence")[0], 6)) <= TOLERANCE
     assert len(Sketcher(model, dim=6, parameters="head")(batch)) == 9
+
+
+class Mixing(Decoder):
+    """Every sample sees the others."""
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x - x.mean(0))
+
+
+def test_a_model_that_mixes_samples_is_refused():
+    with pytest.raises(GradexError, match=r"^self-check: a sample's sketch is .* this model mixes the samples"):
+        Sketcher(Mixing(), dim=6)(random_batch("gpt2", samples=9))
 
 
 def test_a_row_that_is_not_finite_proves_nothing_so_another_is_looked_at():
@@ -57,8 +80,9 @@ def test_a_row_that_is_not_finite_proves_nothing_so_another_is_looked_at():
     batch["input_ids"][2, 0] = 5
     batch["labels"][2, 1] = 7
     model.embedding.weight.data[5] = float("nan")
-    with pytest.raises(GradexError, match="self-check"):
-        Sketcher(model, dim=6)(batch)
+    sketcher = Sketcher(model, dim=6)
+    sketcher(batch)
+    assert list(sketcher._capture.slow) == ["layer.weight"]
 
 
 @pytest.mark.parametrize("model", [Decoder(), gpt2(), llama(), gpt2().bfloat16(), gpt2().double()])

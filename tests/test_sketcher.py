@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from oracle import TOLERANCE, error, oracle, sketched
-from tiny import MODELS, adapted, bert, gpt2, llama, random_batch
+from tiny import MODELS, adapted, bert, gpt2, llama, random_batch, t5
+from torch import nn
 
+from gradex_fast.capture import Capture
+from gradex_fast.rows import Padded
 from gradex_fast.sketch import Sketcher
 
 DIM = 6
@@ -81,14 +85,56 @@ def test_wrong_arguments(wrong):
 
 
 def test_the_slow_way_is_announced_once(caplog):
-    batch = random_batch("llama")
+    batch = random_batch("t5")
     with caplog.at_level(logging.WARNING, logger="gradex_fast"):
-        sketcher = Sketcher(llama(), dim=DIM)
+        sketcher = Sketcher(t5(), dim=DIM)
         sketcher(batch), sketcher(batch)
-        Sketcher(gpt2(), dim=DIM)(random_batch("gpt2"))
+        Sketcher(llama(), dim=DIM)(random_batch("llama"))
     (record,) = caplog.records
-    assert record.getMessage().startswith("80 parameters have no tap")  # five norms of 16
-    assert "model.layers.1.input_layernorm.weight" in record.getMessage()
+    assert record.getMessage().startswith("128 parameters have no tap")  # two tables of 32 distances, two heads
+    assert "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight" in record.getMessage()
+
+
+class Routed(nn.Module):
+    """A decoder one layer of which sees every second token of the whole batch, in one row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.config = SimpleNamespace(is_encoder_decoder=False)
+        self.embedding, self.experts, self.layer = (
+            nn.Embedding(24, 8),
+            nn.ModuleList([nn.Linear(8, 8)]),
+            nn.Linear(8, 8),
+        )
+        self.head = nn.Linear(8, 24)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
+        x = self.embedding(input_ids)
+        flat, even = x.reshape(-1, 8), input_ids.reshape(-1) % 2 == 0
+        mixed = torch.zeros_like(flat)
+        mixed[even] = self.layer(flat[even]).tanh() + self.experts[0](flat[even]).tanh()
+        return SimpleNamespace(logits=self.head(x + mixed.reshape(x.shape)))
+
+
+def test_a_layer_that_sees_some_tokens_takes_the_slow_way_and_says_so(caplog):
+    with caplog.at_level(logging.WARNING, logger="gradex_fast"):
+        assert_equals_the_oracle(Routed(), random_batch("gpt2"), "sequence")
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first == "72 parameters have no tap and take the slow way: experts.0.weight, experts.0.bias"
+    assert second.startswith("72 parameters have no tap and take the slow way: layer.weight, layer.bias (the layer of ")
+    assert "for 5 samples: its rows cannot be told apart)" in second
+
+
+@pytest.mark.parametrize("counts", [(5, 45), (45, 5)])
+def test_a_layer_whose_tokens_were_once_as_many_as_the_samples(counts):
+    """Two readings of a two-dimensional output, [n, width] and [n · t, width], in one layer: it is routed."""
+    layer = nn.Linear(4, 4)
+    capture = Capture(layer)
+    refused = pytest.raises(NotImplementedError, match=rf"gave \[{counts[1]}, 4\] for 5 samples: its rows cannot be")
+    with refused, capture.taps(Padded(5, (9,)), lambda *_: None) as leaf:
+        for count in counts:
+            torch.autograd.grad(layer(torch.randn(count, 4)).sum(), leaf)
 
 
 def state(model) -> list:

@@ -10,9 +10,11 @@ from tiny import MODELS, adapted, random_batch
 from torch import nn
 
 from gradex_fast import kernels
-from gradex_fast.capture import Capture, Factors, width
+from gradex_fast.capture import Capture
 from gradex_fast.reference.lift import lift
+from gradex_fast.rows import Padded
 from gradex_fast.sketch import Sketcher
+from gradex_fast.terms import Factors, LookUps, Term, width
 
 DIM = 7
 PLAN = {"dim": DIM, "seed": 5, "distribution": "tensorsketch"}
@@ -38,12 +40,13 @@ def test_every_tap_has_its_parameter_s_width(name):
     model, batch = adapted(name, "full").eval(), random_batch(name)
     capture, seen = Capture(model), set()
 
-    def receive(parameter: str, factors: Factors) -> None:
+    def receive(parameter: str, term: Term) -> None:
         seen.add(parameter)
-        assert factors.inputs.shape[-1] == width(model.get_parameter(parameter)), parameter
-        assert factors.offset % factors.inputs.shape[-1] == 0
+        assert isinstance(term, Factors | LookUps)
+        lines = term.inputs if isinstance(term, Factors) else term.values
+        assert lines.shape[-1] == width(model.get_parameter(parameter)), parameter
 
-    with capture.taps(5, receive) as leaf:
+    with capture.taps(Padded(5), receive) as leaf:
         output = model(**batch)
         torch.autograd.grad(output.loss, leaf)
     assert seen == set(capture.parameters) - set(capture.slow)

@@ -33,35 +33,35 @@ CHARACTERS = "0123456789+=|,abcdefgh"
 def gpt2(**options) -> nn.Module:
     """Conv1D layers, learned positions, a head tied to the token embedding."""
     config = GPT2Config(vocab_size=VOCABULARY, n_positions=16, n_embd=16, n_layer=2, n_head=2, **options)
-    return _built(GPT2LMHeadModel, config)
+    return built(GPT2LMHeadModel, config)
 
 
 def llama(**options) -> nn.Module:
     """RMSNorm, rotary positions, two query heads to a key."""
     sizes = {"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2, "max_position_embeddings": 32}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
-    return _built(LlamaForCausalLM, LlamaConfig(vocab_size=VOCABULARY, **sizes, **heads, **options))
+    return built(LlamaForCausalLM, LlamaConfig(vocab_size=VOCABULARY, **sizes, **heads, **options))
 
 
 def bert(**options) -> nn.Module:
     """A classifier with biases everywhere and an embedding with padding_idx."""
     sizes = {"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2, "max_position_embeddings": 16}
     config = BertConfig(vocab_size=VOCABULARY, **sizes, num_attention_heads=2, num_labels=3, **options)
-    return _built(BertForSequenceClassification, config)
+    return built(BertForSequenceClassification, config)
 
 
 def t5(**options) -> nn.Module:
     """Encoder and decoder, one embedding for both and the head, a table of relative distances."""
     sizes = {"d_model": 16, "d_kv": 8, "d_ff": 20, "num_layers": 2, "num_heads": 2}
     start = {"decoder_start_token_id": 0, "tie_word_embeddings": True}
-    return _built(T5ForConditionalGeneration, T5Config(vocab_size=VOCABULARY, **sizes, **start, **options))
+    return built(T5ForConditionalGeneration, T5Config(vocab_size=VOCABULARY, **sizes, **start, **options))
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"gpt2": gpt2, "llama": llama, "bert": bert, "t5": t5}
 SOME = {"gpt2": ["c_attn"], "llama": ["q_proj", "down_proj"], "bert": ["query", "value"], "t5": ["q", "wo"]}
 
 
-def _built(kind: type[nn.Module], config) -> nn.Module:
+def built(kind: type[nn.Module], config) -> nn.Module:
     """Far enough from its initialisation that every parameter has a gradient of its own."""
     torch.manual_seed(0)
     model = kind(config)

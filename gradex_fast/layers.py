@@ -1,0 +1,87 @@
+"""The kinds of layers that have taps: from (input, output gradient) to the terms of a parameter's gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call
+from transformers.pytorch_utils import Conv1D
+
+from gradex_fast.terms import Factors, LookUps, Term
+
+Kind = Callable[[nn.Module, torch.Tensor, torch.Tensor], Iterator[Term]]
+"""(layer, input [n, t, p] or ids [n, t], output gradient [n, t, q]) → terms."""
+
+
+def linear(layer: nn.Linear, x: torch.Tensor, d: torch.Tensor) -> Iterator[Term]:
+    """y = x Wᵀ + b."""
+    yield Factors("weight", x, d)
+    yield Factors("bias", d, _ones(d))
+
+
+def conv1d(layer: Conv1D, x: torch.Tensor, d: torch.Tensor) -> Iterator[Term]:
+    """y = x W + b: the weight is stored [p, q], so the two factors change places."""
+    yield Factors("weight", d, x)
+    yield Factors("bias", d, _ones(d))
+
+
+def embedding(layer: nn.Embedding, ids: torch.Tensor, d: torch.Tensor) -> Iterator[Term]:
+    """y = W[id]: no dense [vocabulary, width] gradient."""
+    rows = ids.reshape(len(d), -1)
+    padding = -1 if layer.padding_idx is None else layer.padding_idx
+    yield LookUps("weight", d, rows.masked_fill(rows == padding, -1))
+
+
+def layer_norm(layer: nn.LayerNorm, x: torch.Tensor, d: torch.Tensor) -> Iterator[Term]:
+    """y = γ x̂ + β, x̂ = (x - mean) / deviation."""
+    yield from _scaled(F.layer_norm(x.float(), x.shape[-1:], eps=layer.eps), d)
+
+
+def rms_norm(layer: nn.RMSNorm, x: torch.Tensor, d: torch.Tensor) -> Iterator[Term]:
+    """y = γ x̂, x̂ = x / √(mean x² + ε); a missing ε is that of the input's own type."""
+    eps = torch.finfo(x.dtype).eps if layer.eps is None else layer.eps
+    yield from _scaled(F.rms_norm(x.float(), x.shape[-1:], eps=eps), d)
+
+
+def scale(layer: nn.Module, x: torch.Tensor, d: torch.Tensor) -> Iterator[Term]:
+    """y = (c + γ) x̂ + β for whatever the layer calls x̂ and c: x̂ = y(γ = 1) - y(γ = 0)."""
+    yield from _scaled(slope(layer, x.float()), d)
+
+
+LAYER_KINDS: dict[type, Kind] = {
+    nn.Linear: linear,
+    Conv1D: conv1d,
+    nn.Embedding: embedding,
+    nn.LayerNorm: layer_norm,
+    nn.RMSNorm: rms_norm,
+}
+"""Exact types only: a subclass may compute something else."""
+
+
+def slope(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """x̂ [..., width] of a norm y = (c + γ) x̂ + β: y(γ = 1) - y(γ = 0)."""
+    zero = torch.zeros(x.shape[-1], device=x.device)
+    return output_at(layer, x, zero + 1, zero) - output_at(layer, x, zero, zero)
+
+
+@torch.no_grad()
+def output_at(layer: nn.Module, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """The layer's output [..., width] with other parameters, in float32."""
+    values = {"weight": weight, "bias": bias}
+    return functional_call(layer, {name: values[name] for name, _ in layer.named_parameters()}, (x,))
+
+
+def _scaled(normal: torch.Tensor, d: torch.Tensor) -> Iterator[Term]:
+    """Of y = γ x̂ + β, the terms of γ and β."""
+    d = d.float()
+    rows = (d * normal).sum(1, keepdim=True)
+    yield Factors("weight", rows, _ones(rows))
+    yield Factors("bias", d, _ones(d))
+
+
+def _ones(like: torch.Tensor) -> torch.Tensor:
+    """[n, t, 1]: the one output of a flat parameter, such as a bias."""
+    return like.new_ones(*like.shape[:2], 1)
