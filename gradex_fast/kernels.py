@@ -191,11 +191,15 @@ def sketch_rows(
     if backend == "reference":
         exact = reference_sketch_rows(value.detach().double().cpu().numpy(), row.cpu().numpy(), **plan)
         total += torch.from_numpy(exact).to(total)
-    elif value.is_cuda or distribution == "tensorsketch":
+    elif not value.numel():
+        pass
+    elif distribution == "tensorsketch":
+        tensorsketch.sketch_rows(total, value, row, key=philox_key(name, seed))
+    elif value.is_cuda:
         for index in row[row >= 0].unique().tolist():  # until there is a kernel: exact, but a launch for each row
             hits = (row == index).to(value.dtype)[:, :, None]
             sketch(value, hits, offset=index * value.shape[2], out=total, **plan)
-    elif value.numel():
+    else:
         token = torch.argsort(row.reshape(-1), stable=True)
         found, counts = row.reshape(-1)[token].unique_consecutive(return_counts=True)
         start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])

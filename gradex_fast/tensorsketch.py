@@ -56,6 +56,21 @@ def sketch(
         out[rows] += torch.fft.irfft(spectrum, n=dim)
 
 
+def sketch_rows(out: torch.Tensor, values: torch.Tensor, rows: torch.Tensor, *, key: int) -> None:
+    """out [n, dim] += Pᵀ vec(G), G[rows[i, t]] gets values [n, t, w][i, t]; negative rows are none.
+
+    A line's output is one index, whose CountSketch is one ±1: the inputs' CountSketch is shifted by its bucket.
+    """
+    (n, t, width), dim = values.shape, out.shape[1]
+    x = _count_sketch(values.detach().reshape(-1, width), *_hashes(key, INPUTS, 0, width, dim, out.device), dim)
+    found, place = rows.clamp(min=0).unique(return_inverse=True)
+    tables = [_hashes(key, OUTPUTS, row, 1, dim, out.device) for row in found.tolist()]
+    buckets, signs = (torch.cat(parts)[place.flatten()][:, None] for parts in zip(*tables, strict=True))
+    shifted = (torch.arange(dim, device=out.device) + buckets) % dim
+    signed = x * signs * (rows.flatten() >= 0)[:, None]
+    out.scatter_add_(1, shifted.view(n, t * dim), signed.view(n, t * dim))
+
+
 def project(out: torch.Tensor, rows: torch.Tensor, *, key: int, offset: int, width: int) -> None:
     """out [n, dim] += rows [n, q · width] · P. `offset` is a multiple of the width."""
     for lines, buckets, signs in _lines(key, offset, rows.shape[1], width, out.shape[1], out.device):
