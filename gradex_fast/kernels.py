@@ -73,11 +73,11 @@ def sketch(
     over seeds is ⟨a, b⟩. The distribution of P's entries decides the cost and the spread:
 
     - "gaussian": normals, variance (|a|²|b|² + ⟨a, b⟩²) / dim whatever the gradients are. The default; LoRA adapters.
-    - "rademacher": ±1, a 128th of the random numbers, variance lower by 2 Σ a_j² b_j² / dim. Full-parameter models.
+    - "rademacher": ±1, a 32nd of the Philox calls, variance lower by 2 Σ a_j² b_j² / dim. Full-parameter models.
     - "tensorsketch": hashes of inputs and outputs, no P at all (its columns depend on dim and p, and it has no 1/√dim):
       costs a look at the factors, whatever p · q is. The same spread where a gradient is a sum of many different
       terms; up to 3 times the variance where it is one term d ⊗ x, as a classifier's may be. Large full-parameter
-      models, quick looks, large dim. Bits may depend on the batch.
+      models, large dim. Equal for every batch to within rounding, not to the bit.
 
     Args:
         inputs: [n, t, p], what the layer was given: float32, bfloat16, float16 (float64 is rounded).

@@ -135,6 +135,19 @@ def test_the_sketches_are_those_of_the_rows_in_order(finished):
         np.testing.assert_allclose(found.g, expected.g, atol=1e-4 * np.abs(expected.g).max())
 
 
+def test_the_distribution_of_the_recipe_is_the_sketches_and_the_lift_s(inputs, tmp_path):
+    sections = {"sketch": {"distribution": "tensorsketch"}, "estimate": {"mode": "lift"}}
+    run = runs.run(runs.language_tree(inputs, tmp_path / "run", **sections), until="estimate")
+    model = load_model(run.recipe.model, 0, "cpu", trained=run.path / "meta")
+    sketcher, rows = Sketcher(model, dim=16, distribution="tensorsketch"), run.corpus.validation.examples
+    options = {"pad_id": run.pad_id, "batch_tokens": 8192}
+    expected = sketch_examples(sketcher, rows, **options)
+    np.testing.assert_allclose(run.validation.g, expected.g, atol=1e-4 * np.abs(expected.g).max())
+    estimates = run.estimator.estimate([[0, 1, 2]])
+    with sketcher.moved(estimates.x[0]):
+        assert estimates.loss[0] == pytest.approx(evaluate(model, rows, **options).loss.mean(), rel=1e-4)
+
+
 def test_the_final_model_loads_without_this_package(finished):
     if kind(finished) == "full":
         model = AutoModelForCausalLM.from_pretrained(finished.path / "final")
