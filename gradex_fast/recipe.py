@@ -118,7 +118,7 @@ class TrainRecipe(Section):
 
 class SketchRecipe(Section):
     dim: int = Field(100, ge=1, description="d, columns of the projection")
-    distribution: Literal["gaussian", "tensorsketch"] = Field("gaussian", description="of P's entries")
+    distribution: Literal["gaussian", "rademacher", "tensorsketch"] = Field("gaussian", description="of P's entries")
     margin: Literal["sequence", "token"] = "sequence"
     batch_tokens: int = Field(8192, ge=1, description="padded tokens in one pass")
     shard_rows: int = Field(1024, ge=1)
