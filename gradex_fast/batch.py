@@ -35,11 +35,20 @@ def _labels(examples: Sequence[Example], longest: int) -> torch.Tensor:
     return labels
 
 
+def longest_first(lengths: Sequence[int]) -> list[int]:
+    """Indices by falling length; what fits in memory then fits at once, or never."""
+    return sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+
+
+def next_batch(order: Sequence[int], lengths: Sequence[int], tokens: int) -> list[int]:
+    """The leading indices of `order`, longest first: rows × longest ≤ `tokens` (one row may exceed it alone)."""
+    return list(order[: max(1, tokens // max(1, lengths[order[0]]))])
+
+
 def length_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Indices in batches of similar length: rows × longest ≤ `tokens` (one row may exceed it alone)."""
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > tokens:
-            batches.append([])
-        batches[-1].append(index)
+    """All indices in batches of similar length, each a `next_batch`."""
+    order, batches = longest_first(lengths), []
+    while order:
+        batches.append(next_batch(order, lengths, tokens))
+        order = order[len(batches[-1]) :]
     return batches

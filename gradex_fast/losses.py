@@ -2,34 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from gradex_fast.cross_entropy import cross_entropy
+from gradex_fast.head import logits_at
 from gradex_fast.types import UNSUPERVISED
 
 SMALLEST_LOSS = 1e-6
 """ℓ is raised to this before 1 - exp(-ℓ) divides (DESIGN §2)."""
 
 
-def token_losses(model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Negative log-likelihood of every label, which of them count, and which were the likeliest.
+def token_losses(
+    model: nn.Module, batch: Mapping[str, torch.Tensor], packed: bool = False
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Negative log-likelihood of every supervised label, which entries are one, and which were the likeliest.
+
+    A decoder-only model predicts position t from those before it. Logits are formed at supervised positions only, and
+    the model is asked for no loss of its own.
+
+    Args:
+        packed: one row of many samples: logits at all positions, and s = t - 1, every label after the first.
 
     Returns:
-        float32 [n, t] nats (0 where unsupervised), bool [n, t] supervised, bool [n, t] the label is the arg max.
-        A classifier (labels [n]) has t = 1; a decoder-only model predicts position t from those before it.
+        float32 [n, s] nats (0 where unsupervised), bool [n, s] supervised, bool [n, s] the label is the arg max.
+        s = the most supervised labels of a row, at least 1: row i's come first, in their order. A classifier (labels
+        [n]) has s = 1.
     """
-    labels = batch["labels"]
-    encodes = getattr(model, "module", model).config.is_encoder_decoder
-    given = batch if encodes else {name: tensor for name, tensor in batch.items() if name != "labels"}
-    logits = model(**given).logits
+    labels, bare = batch["labels"], getattr(model, "module", model)
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     if labels.ndim == 1:
-        logits, labels = logits[:, None, :], labels[:, None]
-    elif not encodes:
-        logits, labels = logits[:, :-1], labels[:, 1:]
-    logits = logits.float()
-    losses = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=UNSUPERVISED)
-    return losses, labels != UNSUPERVISED, logits.detach().argmax(-1) == labels
+        logits, targets = model(**inputs).logits[:, None, :], labels[:, None]
+    elif packed:
+        logits, targets = model(**inputs).logits[:, :-1], labels[:, 1:]
+    else:
+        encodes = bare.config.is_encoder_decoder
+        inputs |= _decoder_inputs(bare, batch) if encodes else {}
+        targets = labels if encodes else labels[:, 1:]
+        places = supervised_places(targets)
+        logits, targets = logits_at(model, inputs, places, labels.shape[1]), targets.gather(1, places)
+    targets = targets.to(logits.device)
+    losses, right = cross_entropy(logits, targets)
+    return losses, targets != UNSUPERVISED, right
+
+
+def _decoder_inputs(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What a decoder starts from. A few models tell it only to one that hands them labels, and form their own loss."""
+    if "decoder_input_ids" in batch:
+        return {}
+    prepare, labels = getattr(model, "prepare_decoder_input_ids_from_labels", None), batch["labels"]
+    return {"decoder_input_ids": prepare(labels=labels)} if prepare else {"labels": labels}
+
+
+def supervised_places(targets: torch.Tensor) -> torch.Tensor:
+    """Where targets [n, t] are supervised: int64 [n, s], in their order; a row that has fewer goes on with others."""
+    supervised = targets != UNSUPERVISED
+    most = max(1, int(supervised.sum(1).max()))
+    return supervised.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
 
 
 def sample_losses(losses: torch.Tensor, supervised: torch.Tensor) -> torch.Tensor:

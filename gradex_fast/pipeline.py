@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
+import torch
 
 from gradex_fast.data import load_corpus
 from gradex_fast.errors import GradexError
@@ -18,6 +19,8 @@ from gradex_fast.estimate import RIDGES, STABLE, SubsetEstimator
 from gradex_fast.evaluate import evaluate
 from gradex_fast.files import checksum, file_checksum
 from gradex_fast.finetuning import fine_tune, true_loss
+from gradex_fast.fitting import Budget
+from gradex_fast.memory import available
 from gradex_fast.model import fingerprint, load_model, load_tokenizer
 from gradex_fast.outputs import write_selection
 from gradex_fast.preflight import check, device_of
@@ -93,10 +96,10 @@ def sketch(run: Run) -> None:
     splits = {"train": run.examples(), "validation": run.corpus.validation.examples}
     gaps = [(split, rows) for split, examples in splits.items() for rows in store.missing(split, len(examples))]
     with run.reporter.stage("sketch", sum(len(rows) for _, rows in gaps)) as stage:
-        sketcher = _sketcher(run) if gaps else None
+        sketcher, budget = (_sketcher(run), _budget(run)) if gaps else (None, None)
         for split, rows in gaps:
             examples = [splits[split][row] for row in rows]
-            options = {"pad_id": run.pad_id, "batch_tokens": recipe.batch_tokens, "stage": stage}
+            options = {"pad_id": run.pad_id, "batch_tokens": budget, "stage": stage}
             found = sketch_examples(sketcher, examples, skip_nonfinite=recipe.on_nonfinite == "skip", **options)
             store.write(split, rows, found, [example.digest for example in examples])
     run.train, run.validation = (store.read(split, len(examples)) for split, examples in splits.items())
@@ -189,6 +192,13 @@ def _sketcher(run: Run) -> Sketcher:
     model = load_model(run.recipe.model, run.recipe.seed, run.device, trained=run.path / "meta")
     options = {key: getattr(recipe, key) for key in ("dim", "distribution", "margin", "parameters")}
     return Sketcher(model, seed=run.recipe.seed, **options)
+
+
+def _budget(run: Run) -> Budget:
+    """Of a sketch pass, asked for when the model is in its place."""
+    recipe = run.recipe.sketch
+    memory = recipe.memory and int(recipe.memory * 2**30)
+    return Budget(recipe.batch_tokens, memory or available(torch.device(run.device)))
 
 
 def _lifted_losses(run: Run, judged: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -120,7 +120,10 @@ class SketchRecipe(Section):
     dim: int = Field(100, ge=1, description="d, columns of the projection")
     distribution: Literal["gaussian", "rademacher", "tensorsketch"] = Field("gaussian", description="of P's entries")
     margin: Literal["sequence", "token"] = "sequence"
-    batch_tokens: int = Field(8192, ge=1, description="padded tokens in one pass")
+    batch_tokens: int = Field(8192, ge=1, description="padded tokens in one pass, at most")
+    memory: float | None = Field(
+        None, gt=0, description="GiB for one pass; None: what a GPU has free, on the CPU no limit"
+    )
     shard_rows: int = Field(1024, ge=1)
     parameters: str | None = Field(None, description="regular expression of parameter names")
     on_nonfinite: Literal["error", "skip"] = "error"

@@ -17,7 +17,7 @@ class Padded:
         samples: n. tokens: the sequence lengths of the pass (an encoder-decoder has two).
     """
 
-    lengths = None
+    lengths, packed = None, False
 
     def __init__(self, samples: int, tokens: tuple[int, ...] = ()) -> None:
         self.samples, self.tokens = samples, tokens
@@ -56,7 +56,7 @@ class Padded:
 class Packed:
     """n samples one after the other in a single row, `lengths` [n] tokens each."""
 
-    tokens = ()
+    tokens, packed = (), True
 
     def __init__(self, lengths: list[int], device: torch.device) -> None:
         self.samples, self.total, self.longest = len(lengths), sum(lengths), max(lengths)

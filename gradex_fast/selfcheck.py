@@ -45,7 +45,7 @@ def check_row(
 
     given, rows = laid_out(batch, encodes(model))
     with capture.taps(rows, receive, frozen=False) as leaf, torch.enable_grad():
-        objective = margin(*token_losses(model, given)[:2])[1].sum()
+        objective = margin(*token_losses(model, given, rows.packed)[:2])[1].sum()
         gradients = torch.autograd.grad(objective, [leaf, *capture.parameters.values()], allow_unused=True)[1:]
     exact = {name: torch.zeros_like(found)[None] for name in capture.parameters}
     for name, gradient in zip(exact, gradients, strict=True):
@@ -100,7 +100,7 @@ def require_apart(model: nn.Module, batch: Mapping[str, torch.Tensor], rows: Pac
     hook = plain.get_input_embeddings().register_forward_hook(watch)
     try:
         with torch.enable_grad():
-            losses, supervised = (rows.per_sample(tensor) for tensor in token_losses(model, batch)[:2])
+            losses, supervised = (rows.per_sample(tensor) for tensor in token_losses(model, batch, rows.packed)[:2])
     finally:
         hook.remove()
     last = int(supervised.any(1).nonzero().max()) if supervised.any() else 0

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from gradex_fast import kernels, selfcheck
-from gradex_fast.batch import collate, length_batches
+from gradex_fast.batch import collate
 from gradex_fast.capture import Capture
 from gradex_fast.errors import GradexError
+from gradex_fast.fitting import Budget, in_batches
 from gradex_fast.losses import MARGINS, sample_losses, token_losses
+from gradex_fast.memory import Saved
 from gradex_fast.model import evaluating
 from gradex_fast.progress import Stage
 from gradex_fast.rows import Packed, Rows, laid_out
@@ -93,7 +95,7 @@ class Sketcher:
             add_sketch(g, term, name, self._plan)
 
         with evaluating(self.model), self._capture.taps(rows, receive) as leaf, torch.enable_grad():
-            losses, supervised = (rows.per_sample(t) for t in token_losses(self.model, batch)[:2])
+            losses, supervised = (rows.per_sample(t) for t in token_losses(self.model, batch, rows.packed)[:2])
             margin, objective = self._margin(losses, supervised)
             if self._capture.slow:
                 self._capture.listening = False
@@ -105,6 +107,17 @@ class Sketcher:
             row = int(loss.nan_to_num().argmax())
             self._check(rows.alone(batch, row), g[row].clone())
         return Sketches(g.cpu().numpy(), margin.double().cpu().numpy(), loss.cpu().numpy())
+
+    def bytes_needed(self, batch: Mapping[str, torch.Tensor]) -> int:
+        """What a pass over the batch holds at its height beside the model: an estimate, from a forward pass."""
+        device = next(self.model.parameters()).device
+        given, rows = laid_out(
+            {name: tensor.to(device) for name, tensor in batch.items()}, selfcheck.encodes(self.model)
+        )
+        taps = self._capture.taps(rows, lambda name, term: None)
+        with evaluating(self.model), taps, torch.enable_grad(), Saved(self.model) as saved:
+            token_losses(self.model, given, rows.packed)
+        return saved.peak
 
     @contextmanager
     def moved(self, x: np.ndarray) -> Iterator[None]:
@@ -165,27 +178,41 @@ def sketch_examples(
     examples: Sequence[Example],
     *,
     pad_id: int,
-    batch_tokens: int,
+    batch_tokens: int | Budget,
     skip_nonfinite: bool = False,
     stage: Stage | None = None,
 ) -> Sketches:
     """Sketches of all examples, in their order; batches are made of rows of similar length.
 
+    Args:
+        batch_tokens: padded tokens in one pass, or a `Budget`, which remembers between calls what did not fit.
+
     Raises:
-        GradexError: a gradient is not finite and `skip_nonfinite` is off; the message names the sample. Or the model
-            mixes the samples of a batch.
+        GradexError: a gradient is not finite and `skip_nonfinite` is off, or a row does not fit in memory by itself;
+            the message names the sample. Or the model mixes the samples of a batch.
     """
     n = len(examples)
     whole = Sketches(np.zeros((n, sketcher.dim), np.float32), np.zeros(n), np.zeros(n))
-    for rows in length_batches([len(example.input_ids) for example in examples], batch_tokens):
-        part = sketcher(collate([examples[row] for row in rows], pad_id))
-        broken = nonfinite_rows(part)
-        if len(broken) and not skip_nonfinite:
-            raise GradexError(
-                f"the gradient of sample {examples[rows[broken[0]]].id} is not finite ({len(broken)} in its batch); "
-                "mend the row, or set sketch.on_nonfinite=skip"
-            )
+
+    def sketch(rows: list[int]) -> None:
+        part = _sketched(sketcher, [examples[row] for row in rows], pad_id, skip_nonfinite)
         whole.g[rows], whole.margin[rows], whole.loss[rows] = part.g, part.margin, part.loss
         if stage:
             stage.advance(len(rows))
+
+    def weigh(example: Example) -> int:
+        return sketcher.bytes_needed(collate([example], pad_id))
+
+    in_batches(examples, Budget.of(batch_tokens), sketch, weigh)
     return whole
+
+
+def _sketched(sketcher: Sketcher, examples: Sequence[Example], pad_id: int, skip_nonfinite: bool) -> Sketches:
+    found = sketcher(collate(examples, pad_id))
+    broken = nonfinite_rows(found)
+    if len(broken) and not skip_nonfinite:
+        raise GradexError(
+            f"the gradient of sample {examples[broken[0]].id} is not finite ({len(broken)} in its batch); "
+            "mend the row, or set sketch.on_nonfinite=skip"
+        )
+    return found

@@ -17,6 +17,9 @@ from gradex_fast.types import Corpus
 _LOCKED = ("model", "train", "sketch")
 """Sections that decide the meta-model and the sketches; others may change between calls."""
 
+_FREE = ("sketch.memory",)
+"""Of those, what changes no more than a rounding: how many rows share a pass."""
+
 _FOLDERS = ("meta", "sketches", "checkpoints", "compare", "final")
 _FILES = ("config.yaml", "subsets.parquet", "selection.json", "selected.jsonl", "scores.csv", "metrics.json")
 _MADE = (*_FOLDERS, *_FILES, "report.md", "report.html", "manifest.json")
@@ -61,7 +64,8 @@ class Workspace:
         identity = {"seed": recipe.seed, "model": fingerprint, "data": corpus_checksum(corpus)}
         for section in _LOCKED:
             fields = getattr(recipe, section).model_dump(mode="json")
-            identity |= {f"{section}.{name}": value for name, value in fields.items()}
+            named = {f"{section}.{name}": value for name, value in fields.items()}
+            identity |= {name: value for name, value in named.items() if name not in _FREE}
         if overwrite:
             self._clear()
         found = read_json(self._manifest)

@@ -97,7 +97,11 @@ def test_sources_of_neither_kind(value, message):
         ("seed", "many", "recipe: seed: Input should be a valid integer, unable to parse string as an integer"),
         ("data.max_length", 1, "recipe: data.max_length: Input should be greater than or equal to 2"),
         ("data.on_overlap", "ignore", "recipe: data.on_overlap: Input should be 'error' or 'drop'"),
-        ("sketch.distribution", "cauchy", "recipe: sketch.distribution: Input should be 'gaussian', 'rademacher' or 'tensorsketch'"),
+        (
+            "sketch.distribution",
+            "cauchy",
+            "recipe: sketch.distribution: Input should be 'gaussian', 'rademacher' or 'tensorsketch'",
+        ),
         ("data.sources.1.limit", 0, "recipe: data.sources.1.limit: Input should be greater than or equal to 1"),
         ("model", "gpt2", "recipe: model: Input should be a valid dictionary or instance of ModelRecipe"),
         (

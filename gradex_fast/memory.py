@@ -1,0 +1,63 @@
+"""Out of memory: which exceptions mean it, and what a pass over a batch needs."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+_SHARE = 0.8
+"""Of a device's free memory; the rest is for kernels' scratch and what an estimate misses."""
+
+_SAYINGS = ("can't allocate memory", "bad_alloc", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory")
+"""torch's CPU allocator and C++ libraries end as a plain RuntimeError."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a smaller batch might not have raised this."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(saying in str(error) for saying in _SAYINGS)
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes of a CUDA device that a pass may take; None on the CPU, where nobody can say what others will want."""
+    if device.type != "cuda":
+        return None
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(_SHARE * (torch.cuda.mem_get_info(device)[0] + cached))
+
+
+class Saved:
+    """While open, counts what autograd keeps for a backward pass.
+
+    Attributes:
+        sizes: bytes of every storage that is kept, by address; a model's own weights are not counted.
+
+    Keeps them all while open, so that no two share an address.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor)
+        self.sizes: dict[int, int] = {}
+        self._kept: list[torch.Tensor] = []
+
+    def _keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._own:
+            self.sizes[storage.data_ptr()] = storage.nbytes()
+            self._kept.append(tensor)
+        return tensor
+
+    def __enter__(self) -> Saved:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._hooks.__exit__(*error)
+        self._kept.clear()
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the height of the backward pass: all that is kept, and a gradient of the largest on its way down."""
+        return sum(self.sizes.values()) + 2 * max(self.sizes.values(), default=0)
