@@ -6,7 +6,6 @@ gradient checkpointing, and a parameter that is used twice is reported twice.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -24,29 +23,27 @@ from gradex_fast.taps import Receiver, RowsUnknown, TappedLayer, place
 class Capture:
     """Which layers of a model have taps, and which parameters need the slow way.
 
+    Args:
+        names: of the trainable parameters that are sketched; None: all.
+
     Attributes:
         parameters: the trainable parameters that are sketched, by name.
         slow: those of them that no tap covers; their per-sample gradients are formed one by one.
         listening: whether a backward pass reports anything; off while the slow way uses the same graph.
         replaying: while a layer is run again, neither it nor the layers that it calls get taps.
         unknown: a refusal for every layer that a gradient reached and whose samples cannot be told apart.
-
-    Raises:
-        ValueError: no trainable parameter's name matches `pattern`.
     """
 
-    def __init__(self, model: nn.Module, pattern: str | None = None) -> None:
+    def __init__(self, model: nn.Module, names: Collection[str] | None = None) -> None:
         everything = trainable(model)
-        self.parameters = {n: p for n, p in everything.items() if pattern is None or re.search(pattern, n)}
-        if not self.parameters:
-            raise ValueError(f"none of the model's {len(everything)} trainable parameters matches {pattern!r}")
+        self.parameters = {n: p for n, p in everything.items() if names is None or n in names}
         self._others = [p for n, p in everything.items() if n not in self.parameters]
         self._model = model
-        names = {id(parameter): name for name, parameter in self.parameters.items()}
+        by_id = {id(parameter): name for name, parameter in self.parameters.items()}
         uses = [
             (layer, kind_of(model, path), own)
             for path, layer, parameters in layers_of(model)
-            if (own := {a: names[id(p)] for a, p in parameters.items() if id(p) in names})
+            if (own := {a: by_id[id(p)] for a, p in parameters.items() if id(p) in by_id})
         ]
         # Of a tied parameter the taps must see every use; otherwise autograd is asked for all of them.
         self._layers = [TappedLayer(layer, kind, own) for layer, kind, own in uses if kind or replayable(layer)]

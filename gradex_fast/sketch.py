@@ -17,7 +17,7 @@ from gradex_fast.errors import GradexError
 from gradex_fast.fitting import Budget, in_batches
 from gradex_fast.losses import MARGINS, sample_losses, token_losses
 from gradex_fast.memory import Saved
-from gradex_fast.model import evaluating
+from gradex_fast.model import evaluating, grouped, trainable
 from gradex_fast.progress import Stage
 from gradex_fast.rows import Packed, Rows, laid_out
 from gradex_fast.taps import RowsUnknown
@@ -35,11 +35,12 @@ class Sketcher:
         dim: d, columns of the projection. seed: which P.
         distribution: of its entries: "gaussian", "rademacher" or "tensorsketch"; `kernels.sketch` says when which.
         margin: "sequence" or "token", see DESIGN §2.
-        parameters: regular expression; only trainable parameters whose name it finds are sketched.
+        parameters: regular expression; only trainable parameters whose name it finds are sketched. Or one for each of
+            some groups, by name, which `by_group` sketches apart.
         threads: CPU threads of the kernels.
 
     Raises:
-        ValueError: unknown margin, or no parameter matches.
+        ValueError: unknown margin, no parameter matches, or one is in two groups.
         GradexError: the model has virtual tokens (prompt tuning and its kin).
     """
 
@@ -51,7 +52,7 @@ class Sketcher:
         seed: int = 0,
         distribution: str = "gaussian",
         margin: str = "sequence",
-        parameters: str | None = None,
+        parameters: str | Mapping[str, str] | None = None,
         threads: int | None = None,
     ) -> None:
         if margin not in MARGINS:
@@ -59,7 +60,9 @@ class Sketcher:
         _refuse_virtual_tokens(model)
         self.model, self.dim, self._margin = model, dim, MARGINS[margin]
         self._plan = {"seed": seed, "dim": dim, "distribution": distribution, "threads": threads}
-        self._capture, self._checked, self._apart = Capture(model, parameters), False, False
+        patterns = parameters if isinstance(parameters, Mapping) else {"": parameters}
+        self._group = grouped(trainable(model), patterns)
+        self._capture, self._checked, self._apart = Capture(model, self._group), False, False
         self._announce(self._capture.slow)
 
     def __call__(self, batch: Mapping[str, torch.Tensor]) -> Sketches:
@@ -75,6 +78,16 @@ class Sketcher:
                 packed samples apart.
             ValueError: a packed batch of the wrong shape.
         """
+        groups, margin, loss = self._pass(batch)
+        return Sketches(sum(groups.values()), margin, loss)
+
+    def by_group(self, batch: Mapping[str, torch.Tensor]) -> dict[str, Sketches]:
+        """The sketches of every group of `parameters` apart, in one pass; they add up to those of a call."""
+        groups, margin, loss = self._pass(batch)
+        return {group: Sketches(g, margin, loss) for group, g in groups.items()}
+
+    def _pass(self, batch: Mapping[str, torch.Tensor]) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """g [n, d] of every group, margin [n] and loss [n]; again as long as parameters turn out to have no tap."""
         device = next(self.model.parameters()).device
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         given, rows = laid_out(batch, selfcheck.encodes(self.model))
@@ -88,25 +101,29 @@ class Sketcher:
                 self._announce({name: self._capture.parameters[name] for name in unknown.parameters}, f" ({unknown})")
                 self._capture.give_up(unknown.parameters)
 
-    def _sketch(self, batch: Mapping[str, torch.Tensor], rows: Rows) -> Sketches:
-        g = torch.zeros(rows.samples, self.dim, device=batch["input_ids"].device)
+    def _sketch(
+        self, batch: Mapping[str, torch.Tensor], rows: Rows
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        zeros = torch.zeros(rows.samples, self.dim, device=batch["input_ids"].device)
+        groups = {group: zeros.clone() for group in self._group.values()}
 
         def receive(name: str, term: Term) -> None:
-            add_sketch(g, term, name, self._plan)
+            add_sketch(groups[self._group[name]], term, name, self._plan)
 
         with evaluating(self.model), self._capture.taps(rows, receive) as leaf, torch.enable_grad():
             losses, supervised = (rows.per_sample(t) for t in token_losses(self.model, batch, rows.packed)[:2])
             margin, objective = self._margin(losses, supervised)
             if self._capture.slow:
                 self._capture.listening = False
-                self._one_by_one(objective, g)
+                self._one_by_one(objective, groups)
             self._capture.listening = True
             torch.autograd.grad(objective.sum(), leaf, allow_unused=True)
         loss = sample_losses(losses.detach(), supervised).double()
         if not self._checked:
             row = int(loss.nan_to_num().argmax())
-            self._check(rows.alone(batch, row), g[row].clone())
-        return Sketches(g.cpu().numpy(), margin.double().cpu().numpy(), loss.cpu().numpy())
+            self._check(rows.alone(batch, row), sum(g[row] for g in groups.values()))
+        found = {group: g.cpu().numpy() for group, g in groups.items()}
+        return found, margin.double().cpu().numpy(), loss.cpu().numpy()
 
     def bytes_needed(self, batch: Mapping[str, torch.Tensor]) -> int:
         """What a pass over the batch holds at its height beside the model: an estimate, from a forward pass."""
@@ -150,14 +167,15 @@ class Sketcher:
             count = sum(parameter.numel() for parameter in slow.values())
             _log.warning("%d parameters have no tap and take the slow way: %s%s", count, ", ".join(slow), why)
 
-    def _one_by_one(self, objective: torch.Tensor, g: torch.Tensor) -> None:
+    def _one_by_one(self, objective: torch.Tensor, groups: Mapping[str, torch.Tensor]) -> None:
         """The exact slow way for parameters without a tap: one backward pass per sample through the same graph."""
         slow = self._capture.slow
         for row, term in enumerate(objective):
             found = torch.autograd.grad(term, list(slow.values()), retain_graph=True, allow_unused=True)
             for name, gradient in zip(slow, found, strict=True):
                 if gradient is not None:
-                    add_gradient(g[row : row + 1], gradient, name, self._plan, width(gradient))
+                    g = groups[self._group[name]][row : row + 1]
+                    add_gradient(g, gradient, name, self._plan, width(gradient))
 
 
 def _refuse_virtual_tokens(model: nn.Module) -> None:

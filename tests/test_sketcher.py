@@ -78,9 +78,31 @@ def test_a_pattern_chooses_parameters_and_the_parts_add_up():
     assert error(found.g + rest.g, Sketcher(model, dim=DIM)(batch).g) <= TOLERANCE
 
 
-@pytest.mark.parametrize("wrong", [{"parameters": "no such layer"}, {"margin": "huge"}])
-def test_wrong_arguments(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong.values()))):
+@pytest.mark.parametrize("name", ["gpt2", "t5"])  # T5's table of distances goes the slow way
+def test_groups_apart_in_one_pass(name):
+    model, batch = adapted(name, "full"), random_batch(name)
+    patterns = {"attention": "[aA]ttention|attn", "embeddings": "shared|wte", "norms": r"(layer_norm|ln_\d)\."}
+    sketcher = Sketcher(model, dim=DIM, parameters=patterns)
+    found, whole = sketcher.by_group(batch), sketcher(batch)
+    assert list(found) == list(patterns)
+    for group, pattern in patterns.items():
+        alone = Sketcher(model, dim=DIM, parameters=pattern)(batch)
+        assert error(found[group].g, alone.g) <= TOLERANCE
+        np.testing.assert_array_equal(found[group].margin, whole.margin)
+    assert error(sum(part.g for part in found.values()), whole.g) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"parameters": "no such layer"}, "none of the model's 28 .* matches 'no such layer'"),
+        ({"parameters": {"a": "attn", "b": "nothing"}}, "matches 'nothing'"),
+        ({"parameters": {"a": "c_attn", "b": "attn"}}, r"attn.c_attn.weight is in the groups 'a' and 'b'"),
+        ({"margin": "huge"}, "huge"),
+    ],
+)
+def test_wrong_arguments(wrong, message):
+    with pytest.raises(ValueError, match=message):
         Sketcher(gpt2(), **wrong)
 
 
