@@ -92,7 +92,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     about = report["machine"]
     units = ", ".join(name if about[name] else f"no {name}" for name in _FLAGS)
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    lines = ["# The subset solver", "", f"`{report['command']}`", ""]
+    lines = [f"# {report.get('title', 'The subset solver')}", "", f"`{report['command']}`", ""]
     lines += [f"{report['date']}, commit {report['commit']}; {about['cpu']}, {about['cores']} cores, {units}."]
     lines += [f"Python {report['python']}, {versions}. {report['threads']} threads, {report['repeats']} repeats."]
     for title, rows in report["tables"].items():
