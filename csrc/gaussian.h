@@ -12,9 +12,6 @@
 #include <cstring>
 
 #include "philox.h"
-#ifndef __CUDACC__
-#include "vector.h"
-#endif
 
 namespace gradex {
 inline namespace GRADEX_ISA {
@@ -23,7 +20,7 @@ struct Normals {
   float z[4];
 };
 
-// The float and the signed integer beside a uint32_t, or vectors of them.
+// The float and the signed integer beside a uint32_t; two.h says it of vectors.
 template <class Word>
 struct Beside;
 template <>
@@ -31,13 +28,6 @@ struct Beside<uint32_t> {
   using Float = float;
   using Signed = int32_t;
 };
-#ifndef __CUDACC__
-template <>
-struct Beside<WordVector> {
-  using Float = Vector;
-  using Signed = IntVector;
-};
-#endif
 template <class Word>
 using FloatOf = typename Beside<Word>::Float;
 template <class Word>

@@ -1,9 +1,10 @@
-// The words of P for a vector of elements at once: sixteen lanes with AVX-512.
+// The words of P for two vectors of elements at once: 32 with AVX-512.
 #pragma once
 
 #include <cstdint>
 
 #include "gaussian.h"
+#include "two.h"
 #include "vector.h"
 
 namespace gradex {
@@ -57,31 +58,34 @@ struct WideWords {
   WideVector x, y, z, w;  // in the low words; the high ones hold anything
 };
 
-// The other eight rounds for half a vector of elements.
-GRADEX_INLINE WideWords finish_rounds(const WideVector& product, const WideVector& word, const ColumnRounds& column,
-                                      const RoundKeys& keys) {
-  WideWords c{(product >> 32) ^ every_wide(column.x), product, word ^ every_wide(column.z), every_wide(column.w)};
+// The other eight rounds of several half vectors. They take turns: a round's products wait for the round before.
+template <int Count>
+GRADEX_INLINE void finish_rounds(WideWords (&c)[Count], const RoundKeys& keys) {
   const WideVector multiplier0 = every_wide(kMultiplier0), multiplier1 = every_wide(kMultiplier1);
-  GRADEX_UNROLL(8)
-  for (int round = 2; round < 10; ++round) {
-    const WideVector from_x = multiply_words(multiplier0, c.x), from_z = multiply_words(multiplier1, c.z);
-    c = {xor_three(from_z >> 32, c.y, every_wide(keys.low[round])), from_z,
-         xor_three(from_x >> 32, c.w, every_wide(keys.high[round])), from_x};
+  GRADEX_UNROLL(8) for (int round = 2; round < 10; ++round) {
+    WideVector from_x[Count], from_z[Count];
+    GRADEX_UNROLL(4) for (int i = 0; i < Count; ++i) from_x[i] = multiply_words(multiplier0, c[i].x);
+    GRADEX_UNROLL(4) for (int i = 0; i < Count; ++i) from_z[i] = multiply_words(multiplier1, c[i].z);
+    GRADEX_UNROLL(4) for (int i = 0; i < Count; ++i) {
+      c[i] = {xor_three(from_z[i] >> 32, c[i].y, every_wide(keys.low[round])), from_z[i],
+              xor_three(from_x[i] >> 32, c[i].w, every_wide(keys.high[round])), from_x[i]};
+    }
   }
-  return c;
 }
 
-struct WordVectors {
-  WordVector x, y, z, w;
-};
-
-// product, word [2, half a vector]: of the even elements, then of the odd ones.
-GRADEX_INLINE WordVectors philox_vectors(const uint64_t* product, const uint64_t* word, const ColumnRounds& column,
-                                         const RoundKeys& keys) {
-  const WideWords even = finish_rounds(load<WideVector>(product), load<WideVector>(word), column, keys);
-  const WideWords odd =
-      finish_rounds(load<WideVector>(product + kDoubleLanes), load<WideVector>(word + kDoubleLanes), column, keys);
-  return {interleave(even.x, odd.x), interleave(even.y, odd.y), interleave(even.z, odd.z), interleave(even.w, odd.w)};
+// product, word: of a vector's even elements, then of its odd ones; then the same of the next vector.
+GRADEX_INLINE void philox_vectors(Two<WordVector> (&words)[4], const uint64_t* product, const uint64_t* word,
+                                  const ColumnRounds& column, const RoundKeys& keys) {
+  WideWords c[4];
+  GRADEX_UNROLL(4) for (int i = 0; i < 4; ++i) {
+    const auto p = load<WideVector>(product + i * kDoubleLanes), w = load<WideVector>(word + i * kDoubleLanes);
+    c[i] = {(p >> 32) ^ every_wide(column.x), p, w ^ every_wide(column.z), every_wide(column.w)};
+  }
+  finish_rounds(c, keys);
+  words[0] = {interleave(c[0].x, c[1].x), interleave(c[2].x, c[3].x)};
+  words[1] = {interleave(c[0].y, c[1].y), interleave(c[2].y, c[3].y)};
+  words[2] = {interleave(c[0].z, c[1].z), interleave(c[2].z, c[3].z)};
+  words[3] = {interleave(c[0].w, c[1].w), interleave(c[2].w, c[3].w)};
 }
 
 }  // namespace GRADEX_ISA

@@ -12,13 +12,20 @@ inline namespace GRADEX_ISA {
 constexpr int64_t kTileLanes = 512;  // 8 KiB of four columns, and 8 KiB of what is known of the elements: the L1 cache
 constexpr int64_t kTileQuad = 4;
 
+// Up to whole pairs of vectors.
+inline int64_t whole_lanes(int64_t lanes) {
+  constexpr int64_t kPair = 2 * kVectorLanes;
+  return (lanes + kPair - 1) / kPair * kPair;
+}
+
 class ProjectionTile {
  public:
   ProjectionTile(Distribution distribution, uint64_t key) : distribution_(distribution), key_(key), keys_(key) {}
 
-  // j [lanes] ascending; lanes <= kTileLanes, made up to whole vectors by elements that no caller reads.
+  // j [lanes] ascending; lanes <= kTileLanes, made up to pairs of vectors by elements whose gradient the caller has as
+  // 0.
   void place(const uint64_t* j, int64_t lanes) {
-    lanes_ = (lanes + kVectorLanes - 1) / kVectorLanes * kVectorLanes;
+    lanes_ = whole_lanes(lanes);
     high_ = static_cast<uint32_t>(j[0] >> 32);
     split_ = j[lanes - 1] >> 32 != high_;
     for (int64_t lane = 0; lane < lanes_; ++lane) {
@@ -50,12 +57,16 @@ class ProjectionTile {
 
   void normals(int64_t quad) {
     const ColumnRounds column(static_cast<uint32_t>(quad), high_, keys_);
-    for (int64_t lane = 0; lane < lanes_; lane += kVectorLanes) {
-      const WordVectors words = philox_vectors(product_ + lane, word_ + lane, column, keys_);
-      Vector z[4];
-      box_muller(words.x, words.y, &z[0], &z[1]);
-      box_muller(words.z, words.w, &z[2], &z[3]);
-      for (int64_t i = 0; i < 4; ++i) store(entries_ + i * kTileLanes + lane, z[i]);
+    for (int64_t lane = 0; lane < lanes_; lane += 2 * kVectorLanes) {
+      Two<WordVector> words[4];
+      philox_vectors(words, product_ + lane, word_ + lane, column, keys_);
+      Two<Vector> z[4];
+      box_muller(words[0], words[1], &z[0], &z[1]);
+      box_muller(words[2], words[3], &z[2], &z[3]);
+      for (int64_t i = 0; i < 4; ++i) {
+        store(entries_ + i * kTileLanes + lane, z[i].a);
+        store(entries_ + i * kTileLanes + lane + kVectorLanes, z[i].b);
+      }
     }
   }
 

@@ -43,7 +43,7 @@ struct SketchScratch {
 
   SketchScratch(const SketchPlan& plan, const Tiling& t)
       : projection(plan.distribution, plan.key),
-        stride((t.rows * t.columns + kVectorLanes - 1) / kVectorLanes * kVectorLanes),
+        stride(whole_lanes(t.rows * t.columns)),
         samples(std::min(plan.samples, std::max(kGradients / stride / kTileSamples, int64_t{1}) * kTileSamples)),
         gradients(static_cast<size_t>((samples + kTileSamples) * stride + kVectorLanes)) {}
 };
