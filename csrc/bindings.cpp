@@ -10,6 +10,7 @@
 #include "instruction_set.h"
 #include "lift.h"
 #include "losses.h"
+#include "parallel.h"
 #include "philox.h"
 #include "sketch.h"
 #include "solve.h"
@@ -162,6 +163,7 @@ PYBIND11_MODULE(_native, m) {
       .def("best", &best_neighbour, Release())
       .def("solve", &solve_neighbours, Release());
   m.def("philox", &philox_words);
+  m.def("use_team", [](uintptr_t parallel, uintptr_t size) { use_team(pointer<void>(parallel), pointer<void>(size)); });
   m.def("instruction_sets", &instruction_sets);
   m.def("instruction_set", &instruction_set);
   m.def("use_instruction_set", &use_instruction_set);

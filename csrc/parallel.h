@@ -1,4 +1,5 @@
-// parallel_for on std::thread. No OpenMP: torch brings a runtime of its own, two in one process fight for the cores.
+// parallel_for on torch's own team of threads, or on std::thread. No OpenMP of ours: two runtimes in one process fight
+// for the cores.
 #pragma once
 #include <cstdint>
 #include <type_traits>
@@ -10,6 +11,10 @@ namespace gradex {
 // body(context, index, worker) for every index in [0, count), worker in [0, workers); indices are claimed in order.
 // The first exception of a body is rethrown here after all workers have stopped.
 void run_parallel(int64_t count, int workers, void (*body)(void*, int64_t, int), void* context);
+
+// The runtime that torch has loaded; without it, or for more workers than its team has, threads of our own. The idle
+// workers of its team spin for milliseconds after each of torch's operations: others wait for the cores that long.
+void use_team(void* gomp_parallel, void* omp_get_max_threads);
 
 inline namespace GRADEX_ISA {
 

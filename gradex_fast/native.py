@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import re
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +29,24 @@ DISTRIBUTIONS = ("gaussian", "rademacher")
 philox = _native.philox
 instruction_sets = _native.instruction_sets
 instruction_set = _native.instruction_set
+
+
+def _share_torch_threads() -> bool:
+    """Let kernels run on torch's team of threads (`csrc/parallel.h`), where its OpenMP runtime can be told."""
+    try:
+        loaded = set(re.findall(r"/\S*lib(?:gomp|iomp5|omp)\b\S*", Path("/proc/self/maps").read_text()))
+        own = {path for path in loaded if path.startswith(str(Path(torch.__file__).parent))} or loaded
+        if len(own) != 1:
+            return False
+        runtime = ctypes.CDLL(own.pop(), mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+        functions = (runtime.GOMP_parallel, runtime.omp_get_max_threads)
+    except (OSError, AttributeError):
+        return False
+    _native.use_team(*(ctypes.cast(function, ctypes.c_void_p).value for function in functions))
+    return True
+
+
+SHARES_TORCH_THREADS = _share_torch_threads()
 
 
 @contextmanager

@@ -143,3 +143,21 @@ assert torch.equal(kernels.sketch(x, d, threads=60, **plan), one)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux which runtime torch has loaded")
+def test_a_fork_goes_on_without_torch_s_threads() -> None:
+    """Kernels run on torch's team, which a child of a fork does not have: there it would wait for ever."""
+    code = """
+import os, torch
+torch.set_num_threads(2)
+from gradex_fast import kernels, native
+assert native.SHARES_TORCH_THREADS
+x, d, plan = torch.ones(3, 4, 768), torch.ones(3, 4, 101), {"name": "w", "seed": 0, "dim": 8}
+two = kernels.sketch(x, d, threads=2, **plan)
+if (child := os.fork()) == 0:
+    os._exit(0 if torch.equal(kernels.sketch(x, d, threads=2, **plan), two) else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
