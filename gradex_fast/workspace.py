@@ -20,6 +20,9 @@ _LOCKED = ("model", "train", "sketch")
 _FREE = ("sketch.memory",)
 """Of those, what changes no more than a rounding: how many rows share a pass."""
 
+_SINCE = {"sketch.distribution": "gaussian"}
+"""Locked fields that older runs do not name, and what these runs had."""
+
 _FOLDERS = ("meta", "sketches", "checkpoints", "compare", "final")
 _FILES = ("config.yaml", "subsets.parquet", "selection.json", "selected.jsonl", "scores.csv", "metrics.json")
 _MADE = (*_FOLDERS, *_FILES, "report.md", "report.html", "manifest.json")
@@ -97,9 +100,10 @@ class Workspace:
 def require_same(before: Mapping[str, Any], now: Mapping[str, Any], place: Path) -> None:
     """Raises GradexError naming the first field in which two identities differ."""
     for field in sorted({*before, *now}):
-        if before.get(field) != now.get(field):
+        was = before.get(field, _SINCE.get(field))
+        if was != now.get(field):
             raise GradexError(
-                f"{place} was made with {field} = {before.get(field)!r}, this run has {now.get(field)!r}; "
+                f"{place} was made with {field} = {was!r}, this run has {now.get(field)!r}; "
                 "choose another output folder, or begin again with --overwrite"
             )
 

@@ -78,6 +78,20 @@ def test_what_the_sketches_depend_on_may_not_change(inputs, copy, section, value
     assert runs.digests(copy) == before
 
 
+def test_a_run_from_before_there_were_distributions_goes_on(inputs, copy):
+    manifests = [copy / "manifest.json", *copy.glob("sketches/**/manifest.json")]
+    for path in manifests:
+        before = json.loads(path.read_text())
+        del before["identity"]["sketch.distribution"]
+        path.write_text(json.dumps(before))
+    assert len(manifests) > 1
+    shards = {path: path.read_bytes() for path in copy.glob("sketches/**/*.safetensors")}
+    runs.run(tree(inputs, copy))
+    assert shards and all(path.read_bytes() == content for path, content in shards.items())
+    with pytest.raises(GradexError, match=r"sketch.distribution = 'gaussian', this run has 'rademacher'"):
+        runs.run(tree(inputs, copy, sketch={"distribution": "rademacher"}))
+
+
 def test_another_pretrained_model_may_not_take_its_place(inputs, copy, tmp_path):
     other = shutil.copytree(inputs / "gpt2", tmp_path / "gpt2")
     weights = load_file(other / "model.safetensors")
