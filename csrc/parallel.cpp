@@ -22,18 +22,20 @@ using Size = int (*)();                                                         
 std::atomic<ForkJoin> team{nullptr};
 std::atomic<Size> team_size{nullptr};
 
-// What all workers share; each takes a number and then one index after another.
+// What all workers share. The caller's thread is worker 0, the others take a number; then each takes one index after
+// another.
 struct Work {
   int64_t count;
   void (*body)(void*, int64_t, int);
   void* context;
+  std::thread::id caller = std::this_thread::get_id();
   std::atomic<int64_t> next{0};
-  std::atomic<int> workers{0};
+  std::atomic<int> others{0};
   std::exception_ptr failure;
   std::mutex failure_mutex;
 
   void run() {
-    const int worker = workers++;
+    const int worker = std::this_thread::get_id() == caller ? 0 : ++others;
     try {
       for (int64_t index; (index = next.fetch_add(1)) < count;) body(context, index, worker);
     } catch (...) {

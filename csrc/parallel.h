@@ -8,8 +8,8 @@
 
 namespace gradex {
 
-// body(context, index, worker) for every index in [0, count), worker in [0, workers); indices are claimed in order.
-// The first exception of a body is rethrown here after all workers have stopped.
+// body(context, index, worker) for every index in [0, count), worker in [0, workers), 0 the caller's own thread;
+// indices are claimed in order. The first exception of a body is rethrown here after all workers have stopped.
 void run_parallel(int64_t count, int workers, void (*body)(void*, int64_t, int), void* context);
 
 // The runtime that torch has loaded; without it, or for more workers than its team has, threads of our own. The idle
