@@ -31,15 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CSRC = ROOT / "csrc"
 BUILDS = (("thread",), ("address", "undefined"))  # what one program can have at once
 CXX = shlex.split(os.environ.get("CXX", "c++"))
-FLAGS = [
-    "-O1",
-    "-g1",
-    "-fPIC",
-    "-fno-omit-frame-pointer",
-    "-D_GLIBCXX_ASSERTIONS",
-    "-fno-sanitize-recover=all",
-    "-pthread",
-]
+FLAGS = ["-O1", "-g1", "-fno-omit-frame-pointer", "-D_GLIBCXX_ASSERTIONS", "-fno-sanitize-recover=all", "-pthread"]
 OPTIONS = {
     "ASAN_OPTIONS": "detect_stack_use_after_return=1:detect_invalid_pointer_pairs=2"
     ":malloc_fill_byte=255:max_malloc_fill_size=1000000000",  # new memory holds NaN
