@@ -23,7 +23,7 @@ CXX_FLAGS = [
     "-O3",
     "-g0",
     "-fvisibility=hidden",
-    "-Wno-maybe-uninitialized",  # of GCC 12 own AVX-512 header
+    "-Wno-maybe-uninitialized",  # GCC 12's own AVX-512 header sets it off
     "-fno-math-errno",
     "-fno-trapping-math",
     "-ffp-contract=fast",

@@ -1,8 +1,8 @@
 // Element types of inputs and output gradients, and the one dispatch over them.
 #pragma once
 #include <cstdint>
-#include <cstring>
 
+#include "bits.h"
 #include "target.h"
 
 namespace gradex {
@@ -18,26 +18,18 @@ struct Float16 {
   uint16_t bits;
 };
 
-GRADEX_INLINE float bits_to_float(uint32_t bits) {
-  float value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
 GRADEX_INLINE float to_float(float value) { return value; }
 
-GRADEX_INLINE float to_float(BFloat16 value) { return bits_to_float(static_cast<uint32_t>(value.bits) << 16); }
+GRADEX_INLINE float to_float(BFloat16 value) { return bit_cast<float>(static_cast<uint32_t>(value.bits) << 16); }
 
 // 2^112 moves the exponent bias from 15 to 127 and makes subnormals normal; the second branch keeps infinity and NaN.
 GRADEX_INLINE float to_float(Float16 value) {
   const uint32_t magnitude = value.bits & 0x7FFFu, sign = (value.bits & 0x8000u) << 16;
   const uint32_t finite = [&] {
-    const float scaled = bits_to_float(magnitude << 13) * 0x1p112f;
-    uint32_t bits;
-    memcpy(&bits, &scaled, sizeof bits);
-    return bits;
+    const float scaled = bit_cast<float>(magnitude << 13) * 0x1p112f;
+    return bit_cast<uint32_t>(scaled);
   }();
-  return bits_to_float(sign | (magnitude >= 0x7C00u ? (magnitude << 13) | 0x7F800000u : finite));
+  return bit_cast<float>(sign | (magnitude >= 0x7C00u ? (magnitude << 13) | 0x7F800000u : finite));
 }
 
 // body(element) with a value of the C++ type that `dtype` names.

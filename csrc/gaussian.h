@@ -9,8 +9,8 @@
 // bfloat16 step.
 #pragma once
 #include <cstdint>
-#include <cstring>
 
+#include "bits.h"
 #include "philox.h"
 
 namespace gradex {
@@ -45,14 +45,6 @@ GRADEX_INLINE float square_root(float value) {
 
 GRADEX_INLINE float to_float(int32_t value) { return static_cast<float>(value); }
 
-template <class To, class From>
-GRADEX_INLINE To same_bits(const From& from) {
-  static_assert(sizeof(To) == sizeof(From), "same size");
-  To to;
-  memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 template <class Value>
 GRADEX_INLINE Value every(float value) {
   return value - Value{};
@@ -61,8 +53,8 @@ GRADEX_INLINE Value every(float value) {
 // Nearest bfloat16, ties to even, kept in a float. Finite input.
 template <class Word>
 GRADEX_INLINE FloatOf<Word> round_to_bfloat16(const FloatOf<Word>& value) {
-  const Word bits = same_bits<Word>(value);
-  return same_bits<FloatOf<Word>>((bits + 0x7FFFu + ((bits >> 16) & 1u)) & 0xFFFF0000u);
+  const Word bits = bit_cast<Word>(value);
+  return bit_cast<FloatOf<Word>>((bits + 0x7FFFu + ((bits >> 16) & 1u)) & 0xFFFF0000u);
 }
 
 // -2 ln u for the float32 next to u = (floor(word / 2^8) + 1/2) / 2^24, by u = 2^e m with m in [1/sqrt 2, sqrt 2).
@@ -71,10 +63,10 @@ GRADEX_INLINE FloatOf<Word> minus_two_log(const Word& word) {
   using Float = FloatOf<Word>;
   using Signed = SignedOf<Word>;
   constexpr uint32_t kHalfSqrt = 0x3F3504F3u;  // 1 / sqrt 2
-  const Float u = fused(to_float(same_bits<Signed>(word >> 8)), every<Float>(0x1p-24f), every<Float>(0x1p-25f));
-  const Word shifted = same_bits<Word>(u) - kHalfSqrt;
-  const Float e = to_float(same_bits<Signed>(shifted) >> 23);
-  const Float f = same_bits<Float>((shifted & 0x007FFFFFu) + kHalfSqrt) - 1.0f;
+  const Float u = fused(to_float(bit_cast<Signed>(word >> 8)), every<Float>(0x1p-24f), every<Float>(0x1p-25f));
+  const Word shifted = bit_cast<Word>(u) - kHalfSqrt;
+  const Float e = to_float(bit_cast<Signed>(shifted) >> 23);
+  const Float f = bit_cast<Float>((shifted & 0x007FFFFFu) + kHalfSqrt) - 1.0f;
   Float r = every<Float>(-0.237922187f);
   r = fused(r, f, every<Float>(0.373357103f));
   r = fused(r, f, every<Float>(-0.409926574f));
@@ -90,16 +82,16 @@ template <class Word>
 GRADEX_INLINE void cosine_sine(const Word& word, FloatOf<Word>* cosine, FloatOf<Word>* sine) {
   using Float = FloatOf<Word>;
   const Word k = (word + 0x20000000u) >> 30;
-  const Float y = to_float(same_bits<SignedOf<Word>>(word - (k << 30))) * 0x1p-29f;
+  const Float y = to_float(bit_cast<SignedOf<Word>>(word - (k << 30))) * 0x1p-29f;
   const Float y2 = y * y;
   Float s = fused(every<Float>(0.00243562279f), y2, every<Float>(-0.0807247556f));
   s = y * fused(s, y2, every<Float>(0.78539698f));
   Float c = fused(every<Float>(-0.000318727841f), y2, every<Float>(0.0158496842f));
   c = fused(fused(c, y2, every<Float>(-0.308424166f)), y2, every<Float>(0.999999967f));
   const Word odd = 0u - (k & 1u);
-  const Word swap = (same_bits<Word>(c) ^ same_bits<Word>(s)) & odd;
-  *cosine = same_bits<Float>(same_bits<Word>(c) ^ swap ^ (((k + 1u) & 2u) << 30));
-  *sine = same_bits<Float>(same_bits<Word>(s) ^ swap ^ ((k & 2u) << 30));
+  const Word swap = (bit_cast<Word>(c) ^ bit_cast<Word>(s)) & odd;
+  *cosine = bit_cast<Float>(bit_cast<Word>(c) ^ swap ^ (((k + 1u) & 2u) << 30));
+  *sine = bit_cast<Float>(bit_cast<Word>(s) ^ swap ^ ((k & 2u) << 30));
 }
 
 // Two normals from two words.

@@ -12,16 +12,14 @@ inline namespace GRADEX_ISA {
 
 GRADEX_INLINE WideVector every_wide(uint64_t value) { return value - WideVector{}; }
 
-constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
-
 // Philox's key of every round.
 struct RoundKeys {
   uint32_t low[10], high[10];
 
   explicit RoundKeys(uint64_t key) {
     for (uint32_t round = 0; round < 10; ++round) {
-      low[round] = static_cast<uint32_t>(key) + round * 0x9E3779B9u;
-      high[round] = static_cast<uint32_t>(key >> 32) + round * 0xBB67AE85u;
+      low[round] = static_cast<uint32_t>(key) + round * kWeyl0;
+      high[round] = static_cast<uint32_t>(key >> 32) + round * kWeyl1;
     }
   }
 };

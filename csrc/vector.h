@@ -8,6 +8,7 @@
 #include <immintrin.h>
 #endif
 
+#include "bits.h"
 #include "target.h"
 
 namespace gradex {
@@ -32,14 +33,6 @@ constexpr int64_t kDoubleLanes = kVectorLanes / 2;
 typedef double DoubleVector __attribute__((vector_size(sizeof(double) * kDoubleLanes)));
 typedef int64_t LongVector __attribute__((vector_size(sizeof(int64_t) * kDoubleLanes)));
 typedef uint64_t WideVector __attribute__((vector_size(sizeof(uint64_t) * kDoubleLanes)));
-
-template <class To, class From>
-GRADEX_INLINE To bit_cast(const From& from) {
-  static_assert(sizeof(To) == sizeof(From), "same size");
-  To to;
-  std::memcpy(&to, &from, sizeof(To));
-  return to;
-}
 
 template <class Loaded = Vector>
 GRADEX_INLINE Loaded load(const void* from) {

@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any
 
-import numpy as np
 import torch
 
 from gradex_fast import native, tensorsketch
+from gradex_fast.arguments import (
+    DISTRIBUTIONS,
+    Array,
+    check_lines,
+    check_place,
+    check_plan,
+    checked_lengths,
+    described,
+    like,
+    output_of,
+    tensor_of,
+    thread_count,
+)
 from gradex_fast.reference.gaussian import key as philox_key
 from gradex_fast.reference.lift import lift as reference_lift
-from gradex_fast.reference.projection import DISTRIBUTIONS
 from gradex_fast.reference.sketch import project as reference_project
 from gradex_fast.reference.sketch import sketch as reference_sketch
 from gradex_fast.reference.sketch import sketch_rows as reference_sketch_rows
@@ -33,6 +44,7 @@ from gradex_fast.regression import (
 )
 
 __all__ = [
+    "DISTRIBUTIONS",
     "Neighbour",
     "NeighbourSearch",
     "Solutions",
@@ -47,9 +59,6 @@ __all__ = [
     "solve",
     "subset_masks",
 ]
-
-Array = TypeVar("Array", torch.Tensor, np.ndarray)
-BACKENDS = (None, "cpu", "cuda", "reference")
 
 
 def sketch(
@@ -94,18 +103,17 @@ def sketch(
 
     Raises:
         ValueError: shapes, devices, distribution, offset or backend do not fit; the message names them.
-        NotImplementedError: the backend has no code for the distribution.
     """
-    _check_plan(dim, distribution, offset, threads)
-    x, d = _tensor(inputs), _tensor(grads)
-    _check_place(x.device, backend)
+    check_plan(dim, distribution, offset, threads)
+    x, d = tensor_of(inputs), tensor_of(grads)
+    check_place(x.device, backend)
     if x.ndim != 3 or d.ndim != 3 or x.shape[:2] != d.shape[:2] or x.device != d.device:
         raise ValueError(
-            f"inputs [n, t, p] and grads [n, t, q] must share n, t and device: {_describe(x)} and {_describe(d)}"
+            f"inputs [n, t, p] and grads [n, t, q] must share n, t and device: {described(x)} and {described(d)}"
         )
-    _check_lines(distribution, max(1, x.shape[2]), offset)
-    length = None if lengths is None else _lengths(lengths, x)
-    total = _output(out, x, dim)
+    check_lines(distribution, max(1, x.shape[2]), offset)
+    length = None if lengths is None else checked_lengths(lengths, x)
+    total = output_of(out, x, dim)
     if backend == "reference":
         kept = None if length is None else length.cpu().numpy()
         arrays = x.detach().double().cpu().numpy(), d.detach().double().cpu().numpy()
@@ -116,14 +124,8 @@ def sketch(
     elif distribution == "tensorsketch":
         tensorsketch.sketch(total, x, d, length, key=philox_key(name, seed), offset=offset)
     else:
-        plan = {
-            "key": philox_key(name, seed),
-            "offset": offset,
-            "scale": 1 / math.sqrt(dim),
-            "distribution": distribution,
-        }
-        native.sketch(total, x, d, length, threads=threads or torch.get_num_threads(), **plan)
-    return _like(total, inputs)
+        native.sketch(total, x, d, length, offset=offset, **_compiled(name, seed, dim, distribution, threads))
+    return like(total, inputs)
 
 
 def project(
@@ -149,15 +151,23 @@ def project(
     """
     if rows.ndim != 2:
         raise ValueError(f"rows must be [n, p], got {tuple(rows.shape)}")
-    x = _tensor(rows)
-    out = None if out is None else _tensor(out)
-    plan = {"name": name, "seed": seed, "dim": dim, "distribution": distribution, "offset": offset}
-    if distribution == "tensorsketch":
-        total = _project_lines(x, out, width=width, threads=threads, backend=backend, **plan)
+    x, width = tensor_of(rows), max(1, rows.shape[1]) if width is None else width
+    check_plan(dim, distribution, offset, threads)
+    check_place(x.device, backend)
+    check_lines(distribution, width, offset, x.shape[1])
+    total = output_of(out, x, dim)
+    if backend == "reference":
+        plan = {"name": name, "seed": seed, "dim": dim, "offset": offset, "distribution": distribution, "width": width}
+        total += torch.from_numpy(reference_project(x.detach().double().cpu().numpy(), **plan)).to(total)
+    elif not x.numel():
+        pass
+    elif distribution == "tensorsketch":
+        tensorsketch.project(total, x, key=philox_key(name, seed), offset=offset, width=width)
     else:
         ones = torch.ones(len(x), 1, 1, device=x.device)
-        total = sketch(x[:, None, :], ones, out=out, threads=threads, backend=backend, **plan)
-    return _like(total, rows)
+        plan = _compiled(name, seed, dim, distribution, threads)
+        native.sketch(total, x[:, None, :], ones, None, offset=offset, **plan)
+    return like(total, rows)
 
 
 def sketch_rows(
@@ -181,12 +191,12 @@ def sketch_rows(
         values: [n, t, w], the gradient of what was looked up. rows: int64 [n, t], which row; negative is none.
         The others, and what is raised, as in `sketch`.
     """
-    _check_plan(dim, distribution, 0, threads)
-    value, row = _tensor(values), _tensor(rows)
-    _check_place(value.device, backend)
+    check_plan(dim, distribution, 0, threads)
+    value, row = tensor_of(values), tensor_of(rows)
+    check_place(value.device, backend)
     if value.ndim != 3 or row.shape != value.shape[:2] or row.device != value.device or row.is_floating_point():
-        raise ValueError(f"values [n, t, w] and rows [n, t] do not fit: {_describe(value)} and {_describe(row)}")
-    total = _output(out, value, dim)
+        raise ValueError(f"values [n, t, w] and rows [n, t] do not fit: {described(value)} and {described(row)}")
+    total = output_of(out, value, dim)
     plan = {"name": name, "seed": seed, "dim": dim, "distribution": distribution}
     if backend == "reference":
         exact = reference_sketch_rows(value.detach().double().cpu().numpy(), row.cpu().numpy(), **plan)
@@ -200,15 +210,10 @@ def sketch_rows(
             hits = (row == index).to(value.dtype)[:, :, None]
             sketch(value, hits, offset=index * value.shape[2], out=total, **plan)
     else:
-        token = torch.argsort(row.reshape(-1), stable=True)
-        found, counts = row.reshape(-1)[token].unique_consecutive(return_counts=True)
-        start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        skipped = int((found < 0).sum())
-        looked_up = found[skipped:].to(torch.int64).contiguous(), start[skipped:].contiguous(), token
-        options = {"key": philox_key(name, seed), "scale": 1 / math.sqrt(dim), "distribution": distribution}
-        if len(looked_up[0]):
-            native.sketch_rows(total, value, *looked_up, threads=threads or torch.get_num_threads(), **options)
-    return _like(total, values)
+        found, start, token = _by_row(row)
+        if len(found):
+            native.sketch_rows(total, value, found, start, token, **_compiled(name, seed, dim, distribution, threads))
+    return like(total, values)
 
 
 def lift(
@@ -229,14 +234,14 @@ def lift(
     """
     if weights.ndim != 2:
         raise ValueError(f"weights must be [m, dim], got {tuple(weights.shape)}")
-    w = _tensor(weights)
+    w = tensor_of(weights)
     dim = w.shape[1]
-    _check_plan(dim, distribution, offset, threads)
-    _check_place(w.device, backend)
+    check_plan(dim, distribution, offset, threads)
+    check_place(w.device, backend)
     if size < 0:
         raise ValueError(f"size must be 0 or more, got {size}")
     width = max(1, size) if width is None else width
-    _check_lines(distribution, width, offset, size)
+    check_lines(distribution, width, offset, size)
     out = torch.zeros(len(w), size, dtype=torch.float32, device=w.device)
     if backend == "reference":
         plan = {"name": name, "seed": seed, "offset": offset, "distribution": distribution, "width": width}
@@ -246,92 +251,19 @@ def lift(
     elif distribution == "tensorsketch":
         tensorsketch.lift(out, w, key=philox_key(name, seed), offset=offset, width=width)
     else:
-        plan = {
-            "key": philox_key(name, seed),
-            "offset": offset,
-            "scale": 1 / math.sqrt(dim),
-            "distribution": distribution,
-        }
-        native.lift(out, w.detach(), threads=threads or torch.get_num_threads(), **plan)
-    return _like(out, weights)
+        native.lift(out, w.detach(), offset=offset, **_compiled(name, seed, dim, distribution, threads))
+    return like(out, weights)
 
 
-def _project_lines(
-    rows: torch.Tensor,
-    out: torch.Tensor | None,
-    *,
-    name: str,
-    seed: int,
-    dim: int,
-    distribution: str,
-    offset: int,
-    width: int | None,
-    threads: int | None,
-    backend: str | None,
-) -> torch.Tensor:
-    """`project` for a distribution that a single line of inputs cannot stand for."""
-    width = max(1, rows.shape[1]) if width is None else width
-    _check_plan(dim, distribution, offset, threads)
-    _check_place(rows.device, backend)
-    _check_lines(distribution, width, offset, rows.shape[1])
-    total = _output(out, rows, dim)
-    if backend == "reference":
-        plan = {"name": name, "seed": seed, "dim": dim, "offset": offset, "distribution": distribution, "width": width}
-        total += torch.from_numpy(reference_project(rows.detach().double().cpu().numpy(), **plan)).to(total)
-    elif rows.numel():
-        tensorsketch.project(total, rows, key=philox_key(name, seed), offset=offset, width=width)
-    return total
+def _compiled(name: str, seed: int, dim: int, distribution: str, threads: int | None) -> dict[str, Any]:
+    """Which P, for the compiled kernels."""
+    key, scale = philox_key(name, seed), 1 / math.sqrt(dim)
+    return {"key": key, "scale": scale, "distribution": distribution, "threads": thread_count(threads)}
 
 
-def _check_plan(dim: int, distribution: str, offset: int, threads: int | None) -> None:
-    if dim < 1:
-        raise ValueError(f"dim must be 1 or more, got {dim}")
-    if distribution not in DISTRIBUTIONS:
-        raise ValueError(f"distribution must be one of {DISTRIBUTIONS}, got {distribution!r}")
-    if offset < 0:
-        raise ValueError(f"offset must be 0 or more, got {offset}")
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be 1 or more, got {threads}")
-
-
-def _check_place(device: torch.device, backend: str | None) -> None:
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
-    if backend != "reference" and device.type not in ((backend,) if backend else ("cpu", "cuda")):
-        raise ValueError(f"backend {backend!r} cannot read tensors on {device}; move them or let it be None")
-
-
-def _check_lines(distribution: str, width: int, offset: int, size: int = 0) -> None:
-    if width < 1:
-        raise ValueError(f"width must be 1 or more, got {width}")
-    for what, elements in {"offset": offset, "size": size}.items():
-        if distribution == "tensorsketch" and elements % width:
-            raise ValueError(f"{what} must be whole lines of {width} elements for {distribution!r}, got {elements}")
-
-
-def _lengths(lengths: Array | Sequence[int], x: torch.Tensor) -> torch.Tensor:
-    tensor = torch.as_tensor(lengths, dtype=torch.int64, device=None if isinstance(lengths, torch.Tensor) else "cpu")
-    if tensor.shape != x.shape[:1] or (len(tensor) and not 0 <= int(tensor.min()) <= int(tensor.max()) <= x.shape[1]):
-        raise ValueError(f"lengths must be {x.shape[0]} numbers from 0 to {x.shape[1]}")
-    return tensor
-
-
-def _output(out: Array | None, x: torch.Tensor, dim: int) -> torch.Tensor:
-    """float32 [len(x), dim] to add to."""
-    total = torch.zeros(len(x), dim, dtype=torch.float32, device=x.device) if out is None else _tensor(out)
-    wanted = torch.float32, (len(x), dim), x.device
-    if (total.dtype, total.shape, total.device) != wanted or not total.is_contiguous():
-        raise ValueError(f"out must be contiguous float32 [{len(x)}, {dim}] on {x.device}, got {_describe(total)}")
-    return total
-
-
-def _tensor(array: Array) -> torch.Tensor:
-    return array if isinstance(array, torch.Tensor) else torch.from_numpy(np.asarray(array))
-
-
-def _like(tensor: torch.Tensor, example: Array) -> Array:
-    return tensor if isinstance(example, torch.Tensor) else tensor.cpu().numpy()
-
-
-def _describe(tensor: torch.Tensor) -> str:
-    return f"{tensor.dtype} {list(tensor.shape)} on {tensor.device}"
+def _by_row(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The rows >= 0 of rows [n, t], ascending, and their tokens as `RowSketchArguments` has them."""
+    token = torch.argsort(rows.reshape(-1), stable=True)
+    found, counts = rows.reshape(-1)[token].unique_consecutive(return_counts=True)
+    start, none = torch.cat([counts.new_zeros(1), counts.cumsum(0)]), int((found < 0).sum())
+    return found[none:].to(torch.int64).contiguous(), start[none:].contiguous(), token

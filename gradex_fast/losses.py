@@ -9,6 +9,7 @@ from torch import nn
 
 from gradex_fast.cross_entropy import cross_entropy
 from gradex_fast.head import logits_at
+from gradex_fast.model import encodes
 from gradex_fast.types import UNSUPERVISED
 
 SMALLEST_LOSS = 1e-6
@@ -38,9 +39,9 @@ def token_losses(
     elif packed:
         logits, targets = model(**inputs).logits[:, :-1], labels[:, 1:]
     else:
-        encodes = bare.config.is_encoder_decoder
-        inputs |= _decoder_inputs(bare, batch) if encodes else {}
-        targets = labels if encodes else labels[:, 1:]
+        decodes_apart = encodes(model)
+        inputs |= _decoder_inputs(bare, batch) if decodes_apart else {}
+        targets = labels if decodes_apart else labels[:, 1:]
         places = supervised_places(targets)
         logits, targets = logits_at(model, inputs, places, labels.shape[1]), targets.gather(1, places)
     targets = targets.to(logits.device)

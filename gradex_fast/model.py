@@ -109,6 +109,11 @@ def grouped(parameters: Mapping[str, nn.Parameter], patterns: Mapping[str, str |
     return group_of
 
 
+def encodes(model: nn.Module) -> bool:
+    """Whether it is an encoder-decoder."""
+    return getattr(model, "module", model).config.is_encoder_decoder
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without a cache of keys while open; afterwards every module is back in its own mode."""

@@ -10,16 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property, partial
-from typing import TypeVar
 
 import numpy as np
 import torch
 
 from gradex_fast import native
+from gradex_fast.arguments import Array, array_of, thread_count
 
 _log = logging.getLogger(__name__)
-
-Array = TypeVar("Array", torch.Tensor, np.ndarray)
 
 
 class Status(IntEnum):
@@ -87,16 +85,16 @@ class SubsetSolver:
         weights: Array | None = None,
         threads: int | None = None,
     ) -> None:
-        matrix, bias, pointer = _array(features), _array(margins), np.asarray(_array(group_ptr), np.int64)
+        matrix, bias, pointer = array_of(features), array_of(margins), np.asarray(array_of(group_ptr), np.int64)
         if matrix.ndim != 2 or bias.shape != matrix.shape[:1]:
             raise ValueError(f"features [N, d] and margins [N] do not fit: {matrix.shape} and {bias.shape}")
         if len(pointer) < 1 or pointer[0] != 0 or pointer[-1] != len(matrix) or (np.diff(pointer) < 0).any():
             raise ValueError(f"group_ptr must rise from 0 to N = {len(matrix)}, got {pointer.tolist()[:8]}")
-        weight = None if weights is None else _array(weights)
+        weight = None if weights is None else array_of(weights)
         if weight is not None and (weight.shape != bias.shape or (weight < 0).any()):
             raise ValueError(f"weights must be {bias.shape} numbers >= 0")
         self.groups, self.dim = len(pointer) - 1, matrix.shape[1]
-        self._solver = native.SubsetSolver(matrix, bias, weight, pointer, threads=_threads(threads))
+        self._solver = native.SubsetSolver(matrix, bias, weight, pointer, threads=thread_count(threads))
 
     def solve(
         self,
@@ -131,7 +129,7 @@ class SubsetSolver:
         masks |= subset_masks([list(always or ())], self.groups)
         m = len(masks)
         outputs = np.zeros((m, self.dim)), np.zeros(m, np.int32), np.zeros(m, np.int32)
-        limits = {"l2": l2, "tol": tol, "max_iterations": max_iterations, "threads": _threads(threads)}
+        limits = {"l2": l2, "tol": tol, "max_iterations": max_iterations, "threads": thread_count(threads)}
         exact = self._solver.solve(outputs, masks, progress=progress, **limits)
         _log.debug("%d of %d subset regressions needed float64", exact, m)
         return Solutions(*outputs, partial(self._losses, subsets=masks, l2=l2, threads=limits["threads"]))
@@ -181,7 +179,7 @@ class NeighbourSearch:
     def __init__(
         self, solver: SubsetSolver, features: Array, margins: Array, *, l2: float, threads: int | None = None
     ) -> None:
-        matrix, bias = _array(features), _array(margins)
+        matrix, bias = array_of(features), array_of(margins)
         if matrix.shape != (len(bias), solver.dim) or not len(bias):
             raise ValueError(f"features [v, {solver.dim}], margins [v], v >= 1: {matrix.shape}, {bias.shape}")
         if not (np.isfinite(matrix).all() and np.isfinite(bias).all()):
@@ -189,7 +187,7 @@ class NeighbourSearch:
         if solver.dim > self.LARGEST_DIM:
             raise ValueError(f"a neighbour search takes at most {self.LARGEST_DIM} dimensions, got {solver.dim}")
         self.groups = solver.groups
-        self._search = native.NeighbourSearch(solver._solver, matrix, bias, l2=l2, threads=_threads(threads))
+        self._search = native.NeighbourSearch(solver._solver, matrix, bias, l2=l2, threads=thread_count(threads))
 
     def best(self, subset: Array | Sequence[int], moves: Sequence[int]) -> Neighbour:
         """The move of lowest loss, the first of equals; x = 0 where it leaves no rows.
@@ -244,20 +242,20 @@ def row_losses(x: Array, features: Array, margins: Array, *, threads: int | None
 
 
 def _losses(x: Array, features: Array, margins: Array, threads: int | None, *, rows: bool) -> tuple:
-    points, matrix, bias = _array(x), _array(features), _array(margins)
+    points, matrix, bias = array_of(x), array_of(features), array_of(margins)
     if points.ndim != 2 or matrix.ndim != 2 or matrix.shape != (len(bias), points.shape[1]):
         raise ValueError(f"x [m, d], features [v, d], margins [v]: {points.shape}, {matrix.shape}, {bias.shape}")
     mean = np.full(len(points), np.nan)
     each = np.zeros((len(points), len(bias)), np.float32) if rows else None
     if len(bias):
-        native.losses(mean, each, points, matrix, bias, threads=_threads(threads))
+        native.losses(mean, each, points, matrix, bias, threads=thread_count(threads))
     return mean, each
 
 
 def subset_masks(subsets: Array | Sequence[Sequence[int]], count: int) -> np.ndarray:
     """Subsets of `count` groups as a fresh bool [m, count], from a mask or from m lists of indices."""
     if isinstance(subsets, (torch.Tensor, np.ndarray)):
-        masks = np.array(_array(subsets))
+        masks = np.array(array_of(subsets))
         if masks.ndim != 2 or masks.shape[1] != count or masks.dtype not in (np.bool_, np.uint8):
             raise ValueError(f"subsets must be bool [m, {count}] or lists of indices, got {masks.dtype} {masks.shape}")
         return masks.astype(bool)
@@ -268,15 +266,3 @@ def subset_masks(subsets: Array | Sequence[Sequence[int]], count: int) -> np.nda
             raise ValueError(f"a subset names groups {chosen.min()} to {chosen.max()}, but there are {count} groups")
         row[chosen] = True
     return masks
-
-
-def _array(array: Array | Sequence) -> np.ndarray:
-    if not isinstance(array, torch.Tensor):
-        return np.asarray(array)
-    return (array.float() if array.dtype == torch.bfloat16 else array).detach().cpu().numpy()
-
-
-def _threads(threads: int | None) -> int:
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be 1 or more, got {threads}")
-    return threads or torch.get_num_threads()

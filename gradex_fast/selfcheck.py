@@ -12,6 +12,7 @@ from torch import nn
 from gradex_fast.capture import Capture
 from gradex_fast.errors import GradexError
 from gradex_fast.losses import token_losses
+from gradex_fast.model import encodes
 from gradex_fast.rows import Packed, laid_out
 from gradex_fast.taps import RowsUnknown
 from gradex_fast.terms import Term, add_gradient, add_sketch, width
@@ -70,11 +71,6 @@ def _far(found: torch.Tensor, exact: torch.Tensor, allowed: float) -> bool:
     """What is not finite proves nothing."""
     error = float((found - exact).norm())
     return np.isfinite(error) and error > allowed
-
-
-def encodes(model: nn.Module) -> bool:
-    """Whether it is an encoder-decoder."""
-    return getattr(model, "module", model).config.is_encoder_decoder
 
 
 def precision(model: nn.Module) -> torch.dtype:

@@ -17,7 +17,7 @@ from gradex_fast.errors import GradexError
 from gradex_fast.fitting import Budget, in_batches
 from gradex_fast.losses import MARGINS, sample_losses, token_losses
 from gradex_fast.memory import Saved
-from gradex_fast.model import evaluating, grouped, trainable
+from gradex_fast.model import encodes, evaluating, grouped, trainable
 from gradex_fast.progress import Stage
 from gradex_fast.rows import Packed, Rows, laid_out
 from gradex_fast.taps import RowsUnknown
@@ -90,7 +90,7 @@ class Sketcher:
         """g [n, d] of every group, margin [n] and loss [n]; again as long as parameters turn out to have no tap."""
         device = next(self.model.parameters()).device
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        given, rows = laid_out(batch, selfcheck.encodes(self.model))
+        given, rows = laid_out(batch, encodes(self.model))
         if isinstance(rows, Packed) and not self._apart:
             with evaluating(self.model):
                 self._apart = selfcheck.require_apart(self.model, given, rows)
@@ -128,9 +128,7 @@ class Sketcher:
     def bytes_needed(self, batch: Mapping[str, torch.Tensor]) -> int:
         """What a pass over the batch holds at its height beside the model: an estimate, from a forward pass."""
         device = next(self.model.parameters()).device
-        given, rows = laid_out(
-            {name: tensor.to(device) for name, tensor in batch.items()}, selfcheck.encodes(self.model)
-        )
+        given, rows = laid_out({name: tensor.to(device) for name, tensor in batch.items()}, encodes(self.model))
         taps = self._capture.taps(rows, lambda name, term: None)
         with evaluating(self.model), taps, torch.enable_grad(), Saved(self.model) as saved:
             token_losses(self.model, given, rows.packed)

@@ -10,8 +10,9 @@ from gradex_fast.batch import Batch
 from gradex_fast.reference.sketch import project
 from gradex_fast.types import UNSUPERVISED
 
-TOLERANCE = 25 * 2.0**-23
-"""Of a float32 gradient: a batch and a single row sum in different orders, some ten sums deep."""
+TOLERANCE = 1e-5
+"""Of a float32 gradient. The oracle is float32 too, and sums in another order: on one CPU its own error against float64
+is 3.5e-6 where a row's gradient mostly cancels (Gemma-2, LoRA on attention), and there the sketch's is 1.7e-6."""
 
 
 def log_probabilities(model: nn.Module, row: Batch) -> torch.Tensor:
