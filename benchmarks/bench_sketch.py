@@ -50,7 +50,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--cases", nargs="+", choices=cases, default=list(cases))
     parser.add_argument("--tables", nargs="+", choices=names, default=list(names))
     parser.add_argument("--repeats", type=int, default=5, help="turns of every pass, at least 5 for figures to keep")
-    parser.add_argument("--rows", type=int, default=48, help="of the table of lengths")
+    parser.add_argument("--rows", type=int, default=96, help="of the table of lengths")
     parser.add_argument("--batch-tokens", type=int, default=2048, help="of the table of lengths")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
