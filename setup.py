@@ -35,7 +35,7 @@ INSTRUCTION_SETS = {
     "avx512": ["-mavx2", "-mfma", *AVX512],
     "avx512bf16": ["-mavx2", "-mfma", *AVX512, "-mavx512bf16"],
 }
-ONCE = ["bindings", "instruction_set", "parallel"]
+ONCE = ["bindings", "instruction_set", "parallel", "lanes"]
 PER_INSTRUCTION_SET = {
     "sketch_cpu": ["baseline", "avx2", "avx512"],
     "lift_cpu": ["baseline", "avx2", "avx512"],

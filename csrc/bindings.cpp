@@ -50,12 +50,17 @@ SketchArguments sketch_arguments(const SketchPlan& plan, std::array<uintptr_t, 3
           static_cast<DType>(types[1])};
 }
 
-void sketch_rows(const SketchPlan& plan, std::array<uintptr_t, 4> inputs, std::array<int64_t, 3> shape, int32_t type,
-                 int workers) {
-  sketch_rows_cpu(
-      {plan, pointer<const void>(inputs[0]), pointer<const int64_t>(inputs[1]), pointer<const int64_t>(inputs[2]),
-       pointer<const int64_t>(inputs[3]), shape[0], shape[1], shape[2], static_cast<DType>(type)},
-      workers);
+RowSketchArguments row_sketch_arguments(const SketchPlan& plan, std::array<uintptr_t, 4> inputs,
+                                        std::array<int64_t, 3> shape, int32_t type) {
+  return {plan,
+          pointer<const void>(inputs[0]),
+          pointer<const int64_t>(inputs[1]),
+          pointer<const int64_t>(inputs[2]),
+          pointer<const int64_t>(inputs[3]),
+          shape[0],
+          shape[1],
+          shape[2],
+          static_cast<DType>(type)};
 }
 
 LiftArguments lift_arguments(uintptr_t out, uintptr_t weights, std::array<int64_t, 3> shape, uint64_t key,
@@ -147,10 +152,16 @@ PYBIND11_MODULE(_native, m) {
   using Release = py::call_guard<py::gil_scoped_release>;
   py::class_<SketchPlan>(m, "SketchPlan").def(py::init(&sketch_plan));
   py::class_<SketchArguments>(m, "SketchArguments").def(py::init(&sketch_arguments));
+  py::class_<RowSketchArguments>(m, "RowSketchArguments").def(py::init(&row_sketch_arguments));
   py::class_<LiftArguments>(m, "LiftArguments").def(py::init(&lift_arguments));
-  m.def("sketch_cpu_workspace", &gradex::sketch_cpu_workspace);
-  m.def("sketch_cpu", &gradex::sketch_cpu, Release());
-  m.def("sketch_rows_cpu", &sketch_rows, Release());
+  m.def("sketch_cpu_workspace", &sketch_cpu_workspace);
+  m.def("sketch_cpu", &sketch_cpu, Release());
+  m.def("sketch_rows_cpu", &sketch_rows_cpu, Release());
+  m.def("sketch_device_workspace", &sketch_device_workspace);
+  m.def("sketch_rows_device_workspace", &sketch_rows_device_workspace);
+  m.def("sketch_lanes", &sketch_lanes, Release());
+  m.def("sketch_rows_lanes", &sketch_rows_lanes, Release());
+  m.def("lift_lanes", &lift_lanes, Release());
   m.def("lift_cpu", &gradex::lift_cpu, Release());
   m.attr("largest_search_dim") = kLargestSearchDim;
   m.def("losses_cpu", &losses, Release());
@@ -168,10 +179,15 @@ PYBIND11_MODULE(_native, m) {
   m.def("instruction_set", &instruction_set);
   m.def("use_instruction_set", &use_instruction_set);
 #ifdef GRADEX_CUDA
-  m.def("sketch_cuda_workspace", &sketch_cuda_workspace);
   m.def(
       "sketch_cuda",
       [](const SketchArguments& a, int device, uintptr_t stream) { sketch_cuda(a, device, pointer<void>(stream)); },
+      Release());
+  m.def(
+      "sketch_rows_cuda",
+      [](const RowSketchArguments& a, int device, uintptr_t stream) {
+        sketch_rows_cuda(a, device, pointer<void>(stream));
+      },
       Release());
   m.def(
       "lift_cuda",

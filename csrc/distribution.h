@@ -31,7 +31,7 @@ GRADEX_INLINE Normals rademacher(uint64_t j, uint32_t quad, uint64_t key) {
 // P[j, 4 quad ... 4 quad + 3]
 GRADEX_INLINE Normals entries(Distribution distribution, uint64_t j, uint32_t quad, uint64_t key) {
   if (distribution == Distribution::kRademacher) return rademacher(j, quad, key);
-  return gaussian(static_cast<uint32_t>(j), static_cast<uint32_t>(j >> 32), quad, key);
+  return gaussian(j, quad, key);
 }
 
 }  // namespace GRADEX_ISA

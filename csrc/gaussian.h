@@ -94,22 +94,36 @@ GRADEX_INLINE void cosine_sine(const Word& word, FloatOf<Word>* cosine, FloatOf<
   *sine = bit_cast<Float>(bit_cast<Word>(s) ^ swap ^ ((k & 2u) << 30));
 }
 
-// Two normals from two words.
+// Two normals from two words, not rounded yet.
 template <class Word>
-GRADEX_INLINE void box_muller(const Word& length, const Word& angle, FloatOf<Word>* z0, FloatOf<Word>* z1) {
+GRADEX_INLINE void exact_box_muller(const Word& length, const Word& angle, FloatOf<Word>* z0, FloatOf<Word>* z1) {
   const FloatOf<Word> radius = square_root(minus_two_log(length));
   FloatOf<Word> cosine, sine;
   cosine_sine(angle, &cosine, &sine);
-  *z0 = round_to_bfloat16<Word>(radius * cosine);
-  *z1 = round_to_bfloat16<Word>(radius * sine);
+  *z0 = radius * cosine;
+  *z1 = radius * sine;
+}
+
+template <class Word>
+GRADEX_INLINE void box_muller(const Word& length, const Word& angle, FloatOf<Word>* z0, FloatOf<Word>* z1) {
+  exact_box_muller(length, angle, z0, z1);
+  *z0 = round_to_bfloat16<Word>(*z0);
+  *z1 = round_to_bfloat16<Word>(*z1);
+}
+
+// P[j, 4 quad ... 4 quad + 3] for one who rounds it to bfloat16.
+GRADEX_INLINE Normals exact_gaussian(uint64_t j, uint32_t quad, uint64_t key) {
+  const Words words = philox({static_cast<uint32_t>(j), static_cast<uint32_t>(j >> 32), quad, 0u}, key);
+  Normals normals;
+  exact_box_muller(words.x, words.y, &normals.z[0], &normals.z[1]);
+  exact_box_muller(words.z, words.w, &normals.z[2], &normals.z[3]);
+  return normals;
 }
 
 // P[j, 4 quad ... 4 quad + 3]
-GRADEX_INLINE Normals gaussian(uint32_t j_low, uint32_t j_high, uint32_t quad, uint64_t key) {
-  const Words words = philox({j_low, j_high, quad, 0u}, key);
-  Normals normals;
-  box_muller(words.x, words.y, &normals.z[0], &normals.z[1]);
-  box_muller(words.z, words.w, &normals.z[2], &normals.z[3]);
+GRADEX_INLINE Normals gaussian(uint64_t j, uint32_t quad, uint64_t key) {
+  Normals normals = exact_gaussian(j, quad, key);
+  GRADEX_UNROLL(4) for (int i = 0; i < 4; ++i) normals.z[i] = round_to_bfloat16<uint32_t>(normals.z[i]);
   return normals;
 }
 

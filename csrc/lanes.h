@@ -1,5 +1,5 @@
-// A block's warps and their 32 lanes, on the GPU and, one after another, on the host: a kernel written with them runs in
-// a host build too, as sketch_lanes.cpp does. Within one every_warp, no warp may read what another has written, and
+// A block's warps and their 32 lanes, on the GPU and, one after another, on the host: a kernel written with them runs
+// in a host build too, as sketch_lanes.cpp does. Within one every_warp, no warp may read what another has written, and
 // within one every_lane no lane.
 #pragma once
 #include <cstdint>

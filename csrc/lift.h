@@ -20,4 +20,7 @@ void lift_cpu(const LiftArguments& arguments, int workers);
 // Enqueued on `stream` (a cudaStream_t) of `device`; throws std::runtime_error on a CUDA error.
 void lift_cuda(const LiftArguments& arguments, int device, void* stream);
 
+// The same kernel on the host.
+void lift_lanes(const LiftArguments& arguments);
+
 }  // namespace gradex

@@ -1,7 +1,6 @@
-// The adjoint of the sketch on the GPU, the first rung: one thread makes row j of P and multiplies every vector by it.
+// The adjoint of the sketch on the GPU: a thread for every element of P.
 #include "check.h"
-#include "distribution.h"
-#include "lift.h"
+#include "lane_lift.h"
 
 namespace gradex {
 namespace {
@@ -10,17 +9,8 @@ constexpr int kThreads = 256;
 
 __global__ void lift_kernel(LiftArguments a) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (index >= a.size) return;
-  const uint64_t j = a.offset + static_cast<uint64_t>(index);
-  for (int64_t m = 0; m < a.vectors; ++m) {
-    float sum = 0.0f;
-    for (int64_t k = 0; k < a.dim; k += 4) {
-      const Normals normals = entries(a.distribution, j, static_cast<uint32_t>(k / 4), a.key);
-      for (int i = 0; i < 4; ++i)
-        if (k + i < a.dim) sum = fused(a.weights[m * a.dim + k + i], normals.z[i], sum);
-    }
-    a.out[m * a.size + index] = a.scale * sum;
-  }
+  if (index < a.size)
+    for (int64_t first = 0; first < a.vectors; first += kVectors) lift_element(a, index, first);
 }
 
 }  // namespace

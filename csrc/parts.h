@@ -16,7 +16,9 @@ GRADEX_INLINE uint32_t packed(float low, float high) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
   return word;
 #else
-  const auto rounded = [](float x) { return bit_cast<uint32_t>(round_to_bfloat16<uint32_t>(x)); };
+  const auto rounded = [](float x) {
+    return x == x ? bit_cast<uint32_t>(round_to_bfloat16<uint32_t>(x)) : 0x7FFF0000u;
+  };
   return rounded(low) >> 16 | (rounded(high) & 0xFFFF0000u);
 #endif
 }
@@ -35,6 +37,7 @@ GRADEX_INLINE Packed<1> in_parts(BFloat16 low, BFloat16 high) {
   return {{low.bits | static_cast<uint32_t>(high.bits) << 16}};
 }
 
+// A number that is not finite has parts that are none.
 GRADEX_INLINE Packed<2> in_parts(float low, float high) {
   const uint32_t word = packed(low, high);
   return {{word, packed(low - bit_cast<float>(word << 16), high - bit_cast<float>(word & 0xFFFF0000u))}};

@@ -14,13 +14,10 @@ struct Words {
 constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
 constexpr uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;  // what a round adds to the key
 
-GRADEX_INLINE uint32_t multiply_high(uint32_t a, uint32_t b) {
-  return static_cast<uint32_t>((static_cast<uint64_t>(a) * b) >> 32);
-}
-
 GRADEX_INLINE Words philox_round(Words c, uint32_t key0, uint32_t key1) {
-  return {multiply_high(kMultiplier1, c.z) ^ c.y ^ key0, kMultiplier1 * c.z,
-          multiply_high(kMultiplier0, c.x) ^ c.w ^ key1, kMultiplier0 * c.x};
+  const uint64_t from_x = static_cast<uint64_t>(kMultiplier0) * c.x, from_z = static_cast<uint64_t>(kMultiplier1) * c.z;
+  return {static_cast<uint32_t>(from_z >> 32) ^ c.y ^ key0, static_cast<uint32_t>(from_z),
+          static_cast<uint32_t>(from_x >> 32) ^ c.w ^ key1, static_cast<uint32_t>(from_x)};
 }
 
 GRADEX_INLINE Words philox(Words counter, uint64_t key) {

@@ -42,43 +42,20 @@ struct RowSketchArguments {
   DType values_type;
 };
 
-// A parameter matrix is cut into tiles and its tiles into chunks by its shape alone. A chunk sums in a fixed order into
-// a [samples, dim] of its own and the chunks are added in order: the same bits for any number of threads and blocks.
-constexpr int64_t kMaxChunks = 64, kWidestTile = 64;
-
-struct Tiling {
-  int64_t rows, columns;  // of a tile
-  int64_t tiles_down, tiles_across;
-  int64_t chunks;
-};
-
-inline namespace GRADEX_ISA {
-
-// Tiles of at most `elements`.
-inline Tiling tiling(int64_t out_features, int64_t in_features, int64_t elements) {
-  Tiling t{};
-  t.columns = in_features < kWidestTile ? in_features : kWidestTile;
-  t.rows = elements / t.columns;
-  if (t.rows > out_features) {  // a flat parameter: let the tile grow along the row instead
-    t.rows = out_features;
-    const int64_t widest = elements / t.rows;
-    t.columns = in_features < widest ? in_features : widest;
-  }
-  t.tiles_down = (out_features + t.rows - 1) / t.rows;
-  t.tiles_across = (in_features + t.columns - 1) / t.columns;
-  const int64_t tiles = t.tiles_down * t.tiles_across;
-  t.chunks = tiles < kMaxChunks ? tiles : kMaxChunks;
-  return t;
-}
-
-}  // namespace GRADEX_ISA
-
 int64_t sketch_cpu_workspace(const SketchPlan& plan, int64_t out_features, int64_t in_features);
 void sketch_cpu(const SketchArguments& arguments, int workers);
 void sketch_rows_cpu(const RowSketchArguments& arguments, int workers);
 
+// Floats, of the GPU's kernels.
+int64_t sketch_device_workspace(const SketchPlan& plan, int64_t out_features, int64_t in_features);
+int64_t sketch_rows_device_workspace(const SketchPlan& plan, int64_t rows, int64_t width);
+
 // Enqueued on `stream` (a cudaStream_t) of `device`; throws std::runtime_error on a CUDA error.
-int64_t sketch_cuda_workspace(const SketchPlan& plan, int64_t out_features, int64_t in_features);
 void sketch_cuda(const SketchArguments& arguments, int device, void* stream);
+void sketch_rows_cuda(const RowSketchArguments& arguments, int device, void* stream);
+
+// The same kernels on the host, a lane after another.
+void sketch_lanes(const SketchArguments& arguments);
+void sketch_rows_lanes(const RowSketchArguments& arguments);
 
 }  // namespace gradex

@@ -7,11 +7,11 @@
 #define GRADEX_ISA baseline
 #endif
 
+#define GRADEX_PRAGMA(text) _Pragma(#text)
 #ifdef __CUDACC__
 #define GRADEX_INLINE __host__ __device__ __forceinline__
-#define GRADEX_UNROLL(times) _Pragma("unroll")
+#define GRADEX_UNROLL(times) GRADEX_PRAGMA(unroll times)
 #else
 #define GRADEX_INLINE inline __attribute__((always_inline))
-#define GRADEX_PRAGMA(text) _Pragma(#text)
 #define GRADEX_UNROLL(times) GRADEX_PRAGMA(GCC unroll times)
 #endif

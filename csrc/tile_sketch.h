@@ -11,6 +11,7 @@
 #include "sketch.h"
 #include "tile.h"
 #include "tile_sums.h"
+#include "tiling.h"
 
 namespace gradex {
 inline namespace GRADEX_ISA {

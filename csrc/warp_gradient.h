@@ -119,12 +119,12 @@ struct WarpGradient {
   }
 };
 
-// A run of a sample's gradient, in parts. An even number of neighbours from an even element on.
+// Neighbours of a sample's gradient, an even number from an even element on, in parts.
 template <int Count>
-GRADEX_INLINE void store(const Gradients& out, int64_t slot, int64_t element, const float (&x)[Count]) {
+GRADEX_INLINE void store(const Gradients& out, int slot, int element, const float (&x)[Count]) {
   GRADEX_UNROLL(2) for (int i = 0; i < Count; i += 2) {
     const Packed<2> word = in_parts(x[i], x[i + 1]);
-    for (int p = 0; p < 2; ++p) *reinterpret_cast<uint32_t*>(out.at(p, slot, element + i)) = word.part[p];
+    GRADEX_UNROLL(2) for (int p = 0; p < 2; ++p) * out.at(p, slot, element + i) = word.part[p];
   }
 }
 

@@ -11,7 +11,8 @@ import torch
 from gradex_fast.reference.projection import DISTRIBUTIONS
 
 Array = TypeVar("Array", torch.Tensor, np.ndarray)
-BACKENDS = (None, "cpu", "cuda", "reference")
+BACKENDS = (None, "cpu", "cuda", "lanes", "reference")
+HOSTS = {None: ("cpu", "cuda"), "cpu": ("cpu",), "cuda": ("cuda",), "lanes": ("cpu",)}
 
 
 def check_plan(dim: int, distribution: str, offset: int, threads: int | None) -> None:
@@ -27,7 +28,7 @@ def check_plan(dim: int, distribution: str, offset: int, threads: int | None) ->
 def check_place(device: torch.device, backend: str | None) -> None:
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
-    if backend != "reference" and device.type not in ((backend,) if backend else ("cpu", "cuda")):
+    if backend != "reference" and device.type not in HOSTS[backend]:
         raise ValueError(f"backend {backend!r} cannot read tensors on {device}; move them or let it be None")
 
 
@@ -40,8 +41,10 @@ def check_lines(distribution: str, width: int, offset: int, size: int = 0) -> No
 
 
 def checked_lengths(lengths: Array | Sequence[int], x: torch.Tensor) -> torch.Tensor:
+    """Those on a GPU are not looked at, which would wait for it: its kernels take them as at most t."""
     tensor = torch.as_tensor(lengths, dtype=torch.int64, device=None if isinstance(lengths, torch.Tensor) else "cpu")
-    if tensor.shape != x.shape[:1] or (len(tensor) and not 0 <= int(tensor.min()) <= int(tensor.max()) <= x.shape[1]):
+    seen = not tensor.is_cuda and len(tensor) > 0
+    if tensor.shape != x.shape[:1] or (seen and not 0 <= int(tensor.min()) <= int(tensor.max()) <= x.shape[1]):
         raise ValueError(f"lengths must be {x.shape[0]} numbers from 0 to {x.shape[1]}")
     return tensor
 

@@ -96,7 +96,8 @@ def sketch(
         out: float32 [n, dim] to add to; None starts from zero.
         threads: CPU threads (None: torch's number); the result's bits do not depend on it. "tensorsketch" is torch's
             work and always has torch's number.
-        backend: None picks by device; "reference" is the float64 specification.
+        backend: None picks by device; "reference" is the float64 specification; "lanes" runs the GPU's kernels on
+            the CPU, a lane after another: slow, to test them without a GPU.
 
     Returns:
         float32 [n, dim].
@@ -124,7 +125,8 @@ def sketch(
     elif distribution == "tensorsketch":
         tensorsketch.sketch(total, x, d, length, key=philox_key(name, seed), offset=offset)
     else:
-        native.sketch(total, x, d, length, offset=offset, **_compiled(name, seed, dim, distribution, threads))
+        plan = _compiled(name, seed, dim, distribution, threads)
+        native.sketch(total, x, d, length, offset=offset, lanes=backend == "lanes", **plan)
     return like(total, inputs)
 
 
@@ -166,7 +168,7 @@ def project(
     else:
         ones = torch.ones(len(x), 1, 1, device=x.device)
         plan = _compiled(name, seed, dim, distribution, threads)
-        native.sketch(total, x[:, None, :], ones, None, offset=offset, **plan)
+        native.sketch(total, x[:, None, :], ones, None, offset=offset, lanes=backend == "lanes", **plan)
     return like(total, rows)
 
 
@@ -205,14 +207,11 @@ def sketch_rows(
         pass
     elif distribution == "tensorsketch":
         tensorsketch.sketch_rows(total, value, row, key=philox_key(name, seed))
-    elif value.is_cuda:
-        for index in row[row >= 0].unique().tolist():  # until there is a kernel: exact, but a launch for each row
-            hits = (row == index).to(value.dtype)[:, :, None]
-            sketch(value, hits, offset=index * value.shape[2], out=total, **plan)
     else:
-        found, start, token = _by_row(row)
+        found, start, token = (_by_row_unseen if value.is_cuda or backend == "lanes" else _by_row)(row)
         if len(found):
-            native.sketch_rows(total, value, found, start, token, **_compiled(name, seed, dim, distribution, threads))
+            plan = _compiled(name, seed, dim, distribution, threads)
+            native.sketch_rows(total, value, found, start, token, lanes=backend == "lanes", **plan)
     return like(total, values)
 
 
@@ -251,7 +250,8 @@ def lift(
     elif distribution == "tensorsketch":
         tensorsketch.lift(out, w, key=philox_key(name, seed), offset=offset, width=width)
     else:
-        native.lift(out, w.detach(), offset=offset, **_compiled(name, seed, dim, distribution, threads))
+        plan = _compiled(name, seed, dim, distribution, threads)
+        native.lift(out, w.detach(), offset=offset, lanes=backend == "lanes", **plan)
     return like(out, weights)
 
 
@@ -267,3 +267,16 @@ def _by_row(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     found, counts = rows.reshape(-1)[token].unique_consecutive(return_counts=True)
     start, none = torch.cat([counts.new_zeros(1), counts.cumsum(0)]), int((found < 0).sum())
     return found[none:].to(torch.int64).contiguous(), start[none:].contiguous(), token
+
+
+def _by_row_unseen(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same in shapes that do not depend on what the rows are, so that nothing waits for a GPU: those found come
+    first, and the others have no tokens."""
+    ordered, token = rows.reshape(-1).to(torch.int64).sort(stable=True)
+    first = ordered >= 0
+    first[1:] &= ordered[1:] != ordered[:-1]
+    place, count = first.cumsum(0) - 1, len(ordered)
+    found = torch.zeros(count + 1, dtype=torch.int64, device=rows.device)
+    found.scatter_(0, torch.where(place < 0, count, place), ordered)
+    start = torch.searchsorted(place, torch.arange(count + 1, device=rows.device))
+    return found[:count], start, token

@@ -71,18 +71,19 @@ def sketch(
     scale: float,
     distribution: str,
     threads: int,
+    lanes: bool = False,
 ) -> None:
-    """out [n, dim] += scale · sketch of inputs [n, t, p], grads [n, t, q]; `csrc/sketch.h` has the equation."""
+    """out [n, dim] += scale · sketch of inputs [n, t, p], grads [n, t, q]; `csrc/sketch.h` has the equation.
+
+    `lanes`: by the GPU's kernels on the CPU.
+    """
     inputs, grads = _ready(inputs), _ready(grads)
     lengths = lengths.to(device=out.device, dtype=torch.int64).contiguous() if lengths is not None else None
     (_, t, p), q = inputs.shape, grads.shape[2]
     addresses = (inputs.data_ptr(), grads.data_ptr(), _address(lengths))
-    plan, _workspace = _plan(out, (q, p), key, scale, distribution)
-    arguments = _native.SketchArguments(plan, addresses, (t, p, q), offset, (_TYPES[inputs.dtype], _TYPES[grads.dtype]))
-    if out.is_cuda:
-        _cuda("sketch_cuda")(arguments, *_queue(out))
-    else:
-        _native.sketch_cpu(arguments, threads)
+    plan, _workspace = _plan(out, _workspace_of("sketch", out, lanes), (q, p), key, scale, distribution)
+    types = (_TYPES[inputs.dtype], _TYPES[grads.dtype])
+    _kernel("sketch", out, threads, lanes)(_native.SketchArguments(plan, addresses, (t, p, q), offset, types))
 
 
 def sketch_rows(
@@ -96,19 +97,39 @@ def sketch_rows(
     scale: float,
     distribution: str,
     threads: int,
+    lanes: bool = False,
 ) -> None:
     """out [n, dim] += scale · sketch of values [n, t, w] added up by rows; `RowSketchArguments` has the indices."""
     values = _ready(values)
     _, t, width = values.shape
-    plan, _workspace = _plan(out, (len(row), width), key, scale, distribution)
     addresses = (values.data_ptr(), row.data_ptr(), start.data_ptr(), token.data_ptr())
-    _native.sketch_rows_cpu(plan, addresses, (t, width, len(row)), _TYPES[values.dtype], threads)
+    size = _workspace_of("sketch_rows", out, lanes)
+    plan, _workspace = _plan(out, size, (len(row), width), key, scale, distribution)
+    arguments = _native.RowSketchArguments(plan, addresses, (t, width, len(row)), _TYPES[values.dtype])
+    _kernel("sketch_rows", out, threads, lanes)(arguments)
 
 
-def _plan(out: torch.Tensor, shape: tuple[int, int], key: int, scale: float, distribution: str):
+def _kernel(name: str, out: torch.Tensor, threads: int, lanes: bool) -> Callable[[object], None]:
+    """What runs a kernel's arguments where `out` is."""
+    if lanes:
+        return getattr(_native, f"{name}_lanes")
+    if not out.is_cuda:
+        run = getattr(_native, f"{name}_cpu")
+        return lambda arguments: run(arguments, threads)
+    run, queue = _cuda(f"{name}_cuda"), _queue(out)
+    return lambda arguments: run(arguments, *queue)
+
+
+def _workspace_of(name: str, out: torch.Tensor, lanes: bool) -> Callable[..., int]:
+    """How many floats a sketch needs."""
+    if lanes or out.is_cuda:
+        return getattr(_native, f"{name}_device_workspace")
+    return _native.sketch_cpu_workspace
+
+
+def _plan(out: torch.Tensor, size: Callable, shape: tuple[int, int], key: int, scale: float, distribution: str):
     """A sketch's plan for a parameter [q, p], and the workspace that it points to: keep it as long."""
     choice = (tuple(out.shape), key, scale, DISTRIBUTIONS.index(distribution))
-    size = _cuda("sketch_cuda_workspace") if out.is_cuda else _native.sketch_cpu_workspace
     floats = size(_native.SketchPlan(out.data_ptr(), 0, *choice), *shape)
     workspace = torch.empty(floats, dtype=torch.float32, device=out.device)
     return _native.SketchPlan(out.data_ptr(), workspace.data_ptr(), *choice), workspace
@@ -123,16 +144,13 @@ def lift(
     scale: float,
     distribution: str,
     threads: int,
+    lanes: bool = False,
 ) -> None:
     """out [m, size] = scale · weights [m, dim] · Pᵀ."""
     weights = weights.to(torch.float32).contiguous()
     shape = (*out.shape, weights.shape[1])
     plan = (key, offset, scale, DISTRIBUTIONS.index(distribution))
-    arguments = _native.LiftArguments(out.data_ptr(), weights.data_ptr(), shape, *plan)
-    if out.is_cuda:
-        _cuda("lift_cuda")(arguments, *_queue(out))
-    else:
-        _native.lift_cpu(arguments, threads)
+    _kernel("lift", out, threads, lanes)(_native.LiftArguments(out.data_ptr(), weights.data_ptr(), shape, *plan))
 
 
 class SubsetSolver:

@@ -1,4 +1,4 @@
-"""Where a kernel can run, as fixtures: the reference, the CPU with each instruction set, CUDA."""
+"""Where a kernel can run, as fixtures: the reference, the CPU by instruction set, CUDA, its kernels on the CPU."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from exact_sketch import MATRIX_UNIT
 
 from gradex_fast import native
 
@@ -41,17 +42,19 @@ CUDA = pytest.param("cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(bool(_NO
 
 def _open(name: str) -> Iterator[Place]:
     backend, _, instruction_set = name.partition("-")
+    before = MATRIX_UNIT.set(backend in ("cuda", "lanes"))
     with native.using_instruction_set(instruction_set or native.instruction_set()):
         yield Place(backend, "cuda" if backend == "cuda" else "cpu")
+    MATRIX_UNIT.reset(before)
 
 
-@pytest.fixture(params=["reference", *CPU, CUDA])
+@pytest.fixture(params=["reference", *CPU, "lanes", CUDA])
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     """Every backend, the CPU once for each instruction set that this machine has."""
     yield from _open(request.param)
 
 
-@pytest.fixture(params=[*CPU, CUDA])
+@pytest.fixture(params=[*CPU, "lanes", CUDA])
 def compiled(request: pytest.FixtureRequest) -> Iterator[Place]:
     """`place` without the reference."""
     yield from _open(request.param)

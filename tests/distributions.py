@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from exact_sketch import UNIT, dense, way_through_a_tile
+from exact_sketch import UNIT, allowed, dense, way_through_a_tile
 
 from gradex_fast.reference.gaussian import key
 from gradex_fast.reference.projection import projection, scale
@@ -38,7 +38,7 @@ def exact_and_allowed(
     if distribution == "tensorsketch":
         return exact, np.broadcast_to(_fft_allowed(x, d, key(name, seed), dim, offset)[:, None], exact.shape)
     largest = dense(abs(x), abs(d)) @ abs(matrix)
-    return exact, (x.shape[1] + way_through_a_tile() + 6 + p * q / 4096) * UNIT * largest + UNIT * abs(exact)
+    return exact, allowed(x.shape[1] + way_through_a_tile() + 6 + p * q / 4096, largest, exact)
 
 
 def _fft_allowed(x: np.ndarray, d: np.ndarray, key: int, dim: int, offset: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from functools import cache
 
 import numpy as np
@@ -12,6 +13,10 @@ from gradex_fast.reference.gaussian import projection
 
 PLAN = {"name": "layer.weight", "seed": 7}
 UNIT = 2.0**-24  # half a float32 step relative to the value: what one rounding may cost
+PARTS = 2.0**-16  # of a product of three numbers that are two bfloat16 parts each: 2^-18 of each, and their low parts'
+MATRIX_UNIT: ContextVar[bool] = ContextVar("MATRIX_UNIT", default=False)
+"""Whether the GPU's matrix unit is what is tested: it reads such parts, and cuts its sums where others round them."""
+
 normals = cache(lambda offset, size: projection(**PLAN, size=size, dim=101, offset=offset))
 
 
@@ -25,6 +30,12 @@ def way_through_a_tile() -> int:
     """Sums on the way from a tile's 512 lanes to one number: down the vectors, then across the lanes of one."""
     lanes = {"baseline": 4, "avx2": 8}.get(native.instruction_set(), 16)
     return 512 // lanes + lanes.bit_length() - 1
+
+
+def allowed(terms: float, largest: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """What `terms` roundings may do to a sum whose addends' absolute values sum to `largest`, and one to `exact`."""
+    each = 2 * terms * UNIT + PARTS if MATRIX_UNIT.get() else terms * UNIT
+    return each * largest + UNIT * abs(exact)
 
 
 def dense(x: np.ndarray, d: np.ndarray) -> np.ndarray:
@@ -46,7 +57,7 @@ def exact_sketch(x, d, *, dim: int, lengths=None, start=0.0, offset: int = 0) ->
     size = x.shape[2] * d.shape[2]
     p = normals(offset, max(size, 101 * 101))[:size, :dim] / np.sqrt(dim)
     exact, largest = dense(x, d) @ p + start, dense(abs(x), abs(d)) @ abs(p)
-    return exact, (x.shape[1] + way_through_a_tile() + 6 + size / 4096) * UNIT * largest + UNIT * abs(exact)
+    return exact, allowed(x.shape[1] + way_through_a_tile() + 6 + size / 4096, largest, exact)
 
 
 def assert_within(got, exact: np.ndarray, allowed: np.ndarray) -> None:

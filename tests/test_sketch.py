@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Place
-from exact_sketch import PLAN, assert_sketch, assert_within, dense, exact_sketch, normals, random
+from exact_sketch import MATRIX_UNIT, PLAN, assert_sketch, assert_within, dense, exact_sketch, normals, random
 
 from gradex_fast import kernels, native
 from gradex_fast.reference.gaussian import projection
@@ -23,9 +23,9 @@ TYPES = list(itertools.product((torch.float32, torch.bfloat16, torch.float16, to
 
 @cache
 def case(
-    n: int, t: int, p: int, q: int, dim: int, instruction_set: str
+    n: int, t: int, p: int, q: int, dim: int, arithmetic: tuple[str, bool]
 ) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]:
-    """The same case for the same shape; what rounding may do depends on the instruction set."""
+    """The same case for the same shape; what rounding may do depends on the arithmetic."""
     x, d = random(n, t, p), random(n, t, q)
     return x, d, *exact_sketch(x, d, dim=dim)
 
@@ -44,7 +44,7 @@ def test_reference_is_the_definition() -> None:
 @pytest.mark.parametrize("p", FEATURES)
 def test_every_shape(place: Place, p: int, q: int) -> None:
     for n, t, dim in COUNTS if place.backend != "reference" else [(5, 17, 17), (0, 5, 5), (5, 0, 5)]:
-        x, d, exact, allowed = case(n, t, p, q, dim, native.instruction_set())
+        x, d, exact, allowed = case(n, t, p, q, dim, (native.instruction_set(), MATRIX_UNIT.get()))
         got = kernels.sketch(x.to(place.device), d.to(place.device), dim=dim, backend=place.backend, **PLAN)
         assert_within(got, exact, allowed)
 
@@ -63,14 +63,19 @@ def test_every_type(place: Place, x_type: torch.dtype, d_type: torch.dtype) -> N
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_every_16_bit_number(compiled: Place, dtype: torch.dtype) -> None:
-    """All 65,536, subnormals, infinities and NaN among them, as inputs and as output gradients."""
+    """All 65,536, subnormals, infinities and NaN among them, as inputs and as output gradients.
+
+    The matrix unit reads a number in two parts, and those of infinity are no longer one.
+    """
     values = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(dtype).to(compiled.device)[:, None, None]
     ones = torch.ones(2**16, 1, 1, device=compiled.device)
     with np.errstate(invalid="ignore"):
         expected = values[:, 0].cpu().float().numpy() * normals(0, 101 * 101)[0, :1].astype(np.float32)
     for x, d in [(values, ones), (ones, values)]:
         got = kernels.sketch(x, d, dim=1, backend=compiled.backend, **PLAN).cpu().numpy()
-        np.testing.assert_array_equal(got, expected)
+        kept = np.isfinite(expected) if MATRIX_UNIT.get() else np.full(expected.shape, True)
+        np.testing.assert_array_equal(np.isfinite(got), np.isfinite(expected))
+        np.testing.assert_array_equal(got[kept], expected[kept])
 
 
 @pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
