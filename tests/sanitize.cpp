@@ -79,6 +79,16 @@ bool all_finite(const Exact<T>& values) {
   return std::all_of(values.begin(), values.end(), [](T value) { return std::isfinite(value); });
 }
 
+// Equal but for roundings, of numbers that bfloat16 parts keep to 16 bits.
+bool close(const Exact<float>& a, const Exact<float>& b) {
+  double difference = 0.0, size = 0.0;
+  for (int64_t i = 0; i < a.size(); ++i) {
+    difference += std::pow(static_cast<double>(a[i]) - b[i], 2);
+    size += std::pow(static_cast<double>(b[i]), 2);
+  }
+  return a.size() == b.size() && difference <= 1e-8 * size;
+}
+
 // Rows sorted by group, as solve.h has them.
 struct Rows {
   int64_t dim;
@@ -368,12 +378,14 @@ Exact<Element> draw(int64_t count) {
   return array;
 }
 
+constexpr int kLaneByLane = 0;  // workers: the GPU's kernels
+
 // The arrays are made here, and kept by the caller.
 SketchPlan make_plan(Exact<float>* result, Exact<float>* workspace, int64_t samples, int64_t dim, int64_t out,
-                     int64_t in) {
+                     int64_t in, const decltype(sketch_cpu_workspace)& size) {
   const auto distribution = samples % 2 ? Distribution::kGaussian : Distribution::kRademacher;
   SketchPlan plan{result->data(), nullptr, samples, dim, 0x123456789ABCDEFu, 0.1f, distribution};
-  *workspace = Exact<float>(sketch_cpu_workspace(plan, out, in), static_cast<float>(kNaN));
+  *workspace = Exact<float>(size(plan, out, in), static_cast<float>(kNaN));
   plan.workspace = workspace->data();
   return plan;
 }
@@ -393,11 +405,14 @@ void check_row_sketch(const SketchShape& shape, DType type) {
   }
   const auto sketch = [&](int workers) {
     Exact<float> result(samples * dim), workspace;
-    const SketchPlan plan = make_plan(&result, &workspace, samples, dim, rows, width);
-    sketch_rows_cpu({plan, values.data(), row.data(), start.data(), token.data(), tokens, width, rows, type}, workers);
+    const auto& size = workers == kLaneByLane ? sketch_rows_device_workspace : sketch_cpu_workspace;
+    const SketchPlan plan = make_plan(&result, &workspace, samples, dim, rows, width, size);
+    const RowSketchArguments a{plan, values.data(), row.data(), start.data(), token.data(), tokens, width, rows, type};
+    workers == kLaneByLane ? sketch_rows_lanes(a) : sketch_rows_cpu(a, workers);
     return result;
   };
   const Exact<float> one = sketch(1);
+  if (width < 100) check(close(one, sketch(kLaneByLane)), "the same row sketch lane by lane");
   check(same_bits(one, sketch(3)), "the same row sketch for any number of threads");
   check(all_finite(one), "row sketches are finite");
 }
@@ -411,13 +426,18 @@ void check_sketch(const SketchShape& shape, DType inputs_type, DType grads_type)
   for (int64_t i = 0; i < lengths.size(); ++i) lengths[i] = i * tokens / samples;
   const auto sketch = [&](int workers) {
     Exact<float> result(samples * dim), workspace;
-    const SketchPlan plan = make_plan(&result, &workspace, samples, dim, out, in);
-    sketch_cpu({plan, inputs.data(), grads.data(), lengths.size() ? lengths.data() : nullptr, tokens, in, out,
-                (uint64_t{1} << 32) - 5, inputs_type, grads_type},
-               workers);
+    const auto& size = workers == kLaneByLane ? sketch_device_workspace : sketch_cpu_workspace;
+    const SketchPlan plan = make_plan(&result, &workspace, samples, dim, out, in, size);
+    const SketchArguments a{plan,         inputs.data(),
+                            grads.data(), lengths.size() ? lengths.data() : nullptr,
+                            tokens,       in,
+                            out,          (uint64_t{1} << 32) - 5,
+                            inputs_type,  grads_type};
+    workers == kLaneByLane ? sketch_lanes(a) : sketch_cpu(a, workers);
     return result;
   };
   const Exact<float> one = sketch(1);
+  if (in * out < 1000 && dim < 100) check(close(one, sketch(kLaneByLane)), "the same sketch lane by lane");  // is slow
   check(same_bits(one, sketch(3)), "the same sketch for any number of threads");
   check(all_finite(one), "sketches are finite");
 }
@@ -427,11 +447,13 @@ void check_lift(int64_t vectors, int64_t size, int64_t dim) {
   const auto lift = [&](int workers) {
     Exact<float> result(vectors * size, static_cast<float>(kNaN));
     const auto distribution = dim % 2 ? Distribution::kGaussian : Distribution::kRademacher;
-    lift_cpu({result.data(), weights.data(), vectors, size, dim, 7, (uint64_t{1} << 32) - 5, 0.1f, distribution},
-             workers);
+    const LiftArguments a{result.data(),           weights.data(), vectors,     size, dim, 7,
+                          (uint64_t{1} << 32) - 5, 0.1f,           distribution};
+    workers == kLaneByLane ? lift_lanes(a) : lift_cpu(a, workers);
     return result;
   };
   const Exact<float> one = lift(1);
+  check(close(one, lift(kLaneByLane)), "the same lift lane by lane");
   check(same_bits(one, lift(3)), "the same lift for any number of threads");
   check(all_finite(one), "lifts are finite");
 }

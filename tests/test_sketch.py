@@ -55,6 +55,15 @@ def test_many_tiles_in_a_chunk(compiled: Place, p: int, q: int) -> None:
     assert_sketch(kernels.sketch(x, d, dim=33, backend=compiled.backend, **PLAN), x, d, dim=33)
 
 
+def test_thousands_of_columns(place: Place) -> None:
+    """d = 4,096: columns are those of any smaller d but for the scale, and the sketch keeps the norm."""
+    x, d = random(5, 3, 17).to(place.device), random(5, 3, 9).to(place.device)
+    wide = kernels.sketch(x, d, dim=4096, backend=place.backend, **PLAN)
+    assert_sketch(8 * wide[:, :64], x, d, dim=64)
+    lengths = torch.einsum("nto,ntc->noc", d, x).flatten(1).norm(dim=1)
+    assert (wide.norm(dim=1) / lengths - 1).abs().max() < 4 / (2 * 4096) ** 0.5
+
+
 @pytest.mark.parametrize(("x_type", "d_type"), TYPES)
 def test_every_type(place: Place, x_type: torch.dtype, d_type: torch.dtype) -> None:
     x, d = random(5, 17, 65, dtype=x_type).to(place.device), random(5, 17, 37, dtype=d_type).to(place.device)
