@@ -2,7 +2,7 @@
 
     python benchmarks/compile_report.py --out benchmarks/results/cuda_kernels.json
 
-Needs nvcc, no GPU. A Markdown table goes beside the JSON; the exit status is 1 where a kernel spills, or none was compiled.
+Needs nvcc, no GPU. A Markdown table goes beside the JSON. Exit status 1: a kernel spills, or there is none.
 """
 
 from __future__ import annotations
