@@ -105,7 +105,8 @@ class Build(build_ext):
         return jobs
 
     def cuda_jobs(self, nvcc: str, temp: Path) -> list[tuple[str, list[str]]]:
-        command = [nvcc, "-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden", *nvcc_architectures(nvcc)]
+        options = ["-std=c++17", "-O3", "--threads=0", "-Xcompiler=-fPIC,-fvisibility=hidden"]
+        command = [nvcc, *options, *nvcc_architectures(nvcc)]
         return [job(command, stem, temp / f"{stem}.o", ".cu") for stem in CUDA]
 
 

@@ -42,9 +42,11 @@ struct LayerSketch {
       const int slot = task / pieces, at = task % pieces * S::kColumns;
       const int64_t sample = first + slot, from = across + at;
       const int64_t start = sample * tokens, end = sample < plan.samples ? start + length(sample) : start;
-      WarpGradient<Number, S::kRows, S::kColumns> gradient;
+      using Gradient = WarpGradient<Number, S::kRows, S::kColumns>;
+      Gradient gradient;
       GRADEX_UNROLL(1)
-      for (int64_t token = start; token < end; token += 16) gradient.add(left, top, right, from, token, end);
+      for (int64_t token = start; token < end; token += Gradient::kTokens)
+        gradient.add(left, top, right, from, token, end);
       gradient.each_run([&](int r, int c, const auto& x) {
         if (r < tiling.rows) store(out, slot, r * tiling.columns + at + c, x);
       });

@@ -24,9 +24,9 @@ void dispatch_layer(const SketchArguments& a, const Body& body) {
   if (left.features > right.features) std::swap(left, right);
   dispatch_shape(a.plan, left.features, right.features, [&](auto shape) {
     using S = decltype(shape);
-    left.aligned = aligned(left, 2);
-    right.aligned = aligned(right, S::kColumns / 8);
     const auto tiling = BlockTiling::of(shape, left.features, right.features, a.plan.dim);
+    left.aligned = aligned(left, 2) && (tiling.rows % 2 == 0 || tiling.down == 1);
+    right.aligned = aligned(right, S::kColumns / 8);
     const LayerSketch sketch{a.plan, tiling, left, right, a.lengths, a.tokens, a.offset};
     if (left.type == DType::kBFloat16 && right.type == DType::kBFloat16)
       body(sketch, shape, BFloat16{});

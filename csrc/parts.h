@@ -33,10 +33,6 @@ struct Packed {
   uint32_t part[Parts];
 };
 
-GRADEX_INLINE Packed<1> in_parts(BFloat16 low, BFloat16 high) {
-  return {{low.bits | static_cast<uint32_t>(high.bits) << 16}};
-}
-
 // A number that is not finite has parts that are none.
 GRADEX_INLINE Packed<2> in_parts(float low, float high) {
   const uint32_t word = packed(low, high);
