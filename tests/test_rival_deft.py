@@ -79,6 +79,17 @@ def test_scores_are_the_share_of_retrievals(inputs, tmp_path, tree, target):
     assert (cost.forward_rows, cost.backward_rows) == (len(rows) + len(queries), 0)
 
 
+def test_states_of_the_trained_model_are_another_rival(inputs, tmp_path):
+    run = runs.run(runs.lora_tree(inputs, tmp_path / "run"), until="meta")
+    model = load_model(run.recipe.model, 0, "cpu", trained=run.path / "meta")
+    examples = [e for s in (*run.corpus.sources, run.corpus.train, run.corpus.validation) for e in s.examples]
+    states = [alone(model, example) for example in examples]
+    counts = np.array(neighbours(states[:32], states[32:], 4)).reshape(4, 8)
+    found = RIVALS["deft_meta"](run)
+    np.testing.assert_allclose(found.selection.scores, -counts.sum(1) / (8 * len(states[32:])))
+    assert found.needs == ("meta",)
+
+
 def test_every_model_of_the_tests_has_a_backbone():
     examples = random_examples([4, 7])
     for name in set(MODELS) - {"t5"}:

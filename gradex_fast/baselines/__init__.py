@@ -6,9 +6,21 @@ what it cost. `RIVALS` names them; `compare` carries some of them out side by si
 
 from __future__ import annotations
 
+from gradex_fast.baselines.final import feature_transfer, finals
 from gradex_fast.baselines.outcome import Cost, Outcome
 from gradex_fast.baselines.real import RealEstimator
 from gradex_fast.baselines.registry import QUICK, RIVALS
-from gradex_fast.baselines.table import Row, compare
+from gradex_fast.baselines.table import Row, check_names, compare
 
-__all__ = ["QUICK", "RIVALS", "Cost", "Outcome", "RealEstimator", "Row", "compare"]
+__all__ = [
+    "QUICK",
+    "RIVALS",
+    "Cost",
+    "Outcome",
+    "RealEstimator",
+    "Row",
+    "check_names",
+    "compare",
+    "feature_transfer",
+    "finals",
+]

@@ -27,14 +27,17 @@ _CHUNK = 1 << 24
 """Entries of one [queries, rows] block of cosines: 128 MiB."""
 
 
-def deft(run: Run, neighbours: int | None = None) -> Scored:
+def deft(run: Run, neighbours: int | None = None, trained: bool = False) -> Scored:
     """One forward pass over all rows. By itself it keeps sources that are retrieved more often than by chance.
 
     Args:
         neighbours: k; None: 500, or a tenth of the rows if that is less.
+        trained: by the states at θ* in place of the pretrained model's (the GRADEX authors' features are those of a
+            fine-tuned model); a model of random weights has no other features worth the name.
     """
     rows, target = source_examples(run), target_examples(run)
-    model = load_model(run.recipe.model, run.recipe.seed, run.device)
+    folder = run.path / "meta" if trained else None
+    model = load_model(run.recipe.model, run.recipe.seed, run.device, trained=folder)
     options = {"pad_id": run.pad_id, "batch_tokens": run.recipe.sketch.batch_tokens}
     states = mean_states(model, [*rows, *target], **options)
     k = min(neighbours or min(NEIGHBOURS, -(-len(rows) // 10)), len(rows))

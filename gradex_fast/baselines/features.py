@@ -21,13 +21,13 @@ def mean_states(model: nn.Module, examples: Sequence[Example], *, pad_id: int, b
     Raises:
         GradexError: a row does not fit in memory by itself; the message names it.
     """
-    backbone, device = _backbone(model), next(model.parameters()).device
+    inner, device = backbone(model), next(model.parameters()).device
     found: list[np.ndarray | None] = [None] * len(examples)
 
     def measure(rows: list[int]) -> None:
         batch = collate([examples[row] for row in rows], pad_id)
         inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
-        states, mask = backbone(**inputs).last_hidden_state.double(), inputs["attention_mask"][..., None]
+        states, mask = inner(**inputs).last_hidden_state.double(), inputs["attention_mask"][..., None]
         means = (states * mask).sum(1) / mask.sum(1)
         for row, mean in zip(rows, means.cpu().numpy(), strict=True):
             found[row] = mean
@@ -37,7 +37,7 @@ def mean_states(model: nn.Module, examples: Sequence[Example], *, pad_id: int, b
     return np.stack(found)
 
 
-def _backbone(model: nn.Module) -> nn.Module:
+def backbone(model: nn.Module) -> nn.Module:
     """The model without its head; an adapter's layers are in it."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     return plain.base_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from gradex_fast.baselines.datamodel import datamodel
 from gradex_fast.baselines.deft import deft
@@ -22,6 +23,7 @@ RIVALS: dict[str, Callable[..., Outcome]] = {
     "random": Rival(chance),
     "dsir": Rival(dsir),
     "deft": Rival(deft),
+    "deft_meta": Rival(partial(deft, trained=True), needs=("meta",)),
     "less": Rival(less, needs=("meta",)),
     "less_sgd": Rival(less_sgd, needs=("meta", "sketch")),
     "trak": Rival(trak, needs=("meta", "sketch")),

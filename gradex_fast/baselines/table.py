@@ -59,8 +59,9 @@ def compare(
         GradexError: an unknown name, options for a rival that is not asked for, or what a rival itself refuses.
     """
     names, options = QUICK if names is None else tuple(names), options or {}
-    for name in (*names, *options):
-        _check_name(name, names)
+    check_names([*names, *options])
+    if stray := set(options) - set(names):
+        raise GradexError(f"options for {min(stray)!r}, which is not among the rivals: {', '.join(names)}")
     shared = shared_costs(run)
     rows = []
     for name in names:
@@ -94,10 +95,10 @@ def _seconds(note: Mapping[str, Any] | None) -> Cost:
     return Cost(seconds=note["seconds"] if note else np.nan)
 
 
-def _check_name(name: str, names: Sequence[str]) -> None:
-    if name not in RIVALS:
-        near = difflib.get_close_matches(name, RIVALS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(RIVALS)}"
-        raise GradexError(f"unknown rival {name!r}{hint}")
-    if name not in names:
-        raise GradexError(f"options for {name!r}, which is not among the rivals: {', '.join(names)}")
+def check_names(names: Sequence[str] | None) -> None:
+    """Raises GradexError for a name that no rival has."""
+    for name in names or ():
+        if name not in RIVALS:
+            near = difflib.get_close_matches(name, RIVALS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(RIVALS)}"
+            raise GradexError(f"unknown rival {name!r}; {hint}")
