@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import runs
 
-from gradex_fast.baselines.datamodel import PENALTIES, datamodel, fitted
+from gradex_fast.baselines.datamodel import PENALTIES, datamodel, fits, fitted
 from gradex_fast.errors import GradexError
 from gradex_fast.select import random_subsets
 
@@ -19,19 +19,18 @@ def ridge(masks: np.ndarray, losses: np.ndarray, penalty: float) -> tuple[np.nda
     return found[:n], found[n]
 
 
-def by_leaving_out(masks: np.ndarray, losses: np.ndarray) -> np.ndarray:
-    """Every penalty's error by m fits without one subset each."""
+def by_leaving_out(masks: np.ndarray, losses: np.ndarray) -> list[tuple[float, np.ndarray]]:
+    """Every penalty's error by m fits without one subset each, and θ."""
     largest = np.linalg.eigvalsh(np.cov(masks.T.astype(float), bias=True) * len(masks))[-1]
-    best, effects = np.inf, None
+    found = []
     for penalty in PENALTIES * largest:
         errors = []
         for j in range(len(masks)):
             others = np.arange(len(masks)) != j
             theta, constant = ridge(masks[others], losses[others], penalty)
             errors.append((losses[j] - constant - masks[j] @ theta) ** 2)
-        if np.mean(errors) < best:
-            best, effects = np.mean(errors), ridge(masks, losses, penalty)[0]
-    return effects
+        found.append((np.mean(errors), ridge(masks, losses, penalty)[0]))
+    return found
 
 
 def drawn(seed: int, m: int, n: int) -> np.ndarray:
@@ -42,7 +41,11 @@ def drawn(seed: int, m: int, n: int) -> np.ndarray:
 def test_the_penalty_is_the_one_of_least_leave_one_out_error(noise):
     masks, draw = drawn(0, 18, 6), np.random.default_rng(1)
     losses = 3 + masks @ draw.normal(size=6) + noise * draw.normal(size=18)
-    np.testing.assert_allclose(fitted(masks, losses), by_leaving_out(masks, losses), rtol=1e-6, atol=1e-9)
+    for (error, effects), (expected, theta) in zip(fits(masks, losses), by_leaving_out(masks, losses), strict=True):
+        assert error == pytest.approx(expected, rel=1e-6)
+        np.testing.assert_allclose(effects, theta, rtol=1e-6, atol=1e-9)
+    least = min(by_leaving_out(masks, losses), key=lambda pair: pair[0])[1]
+    np.testing.assert_allclose(fitted(masks, losses), least, rtol=1e-6, atol=1e-9)
 
 
 def test_effects_of_a_linear_loss_are_found():
@@ -71,7 +74,7 @@ def run(inputs, tmp_path_factory):
 
 def test_it_is_fitted_to_the_ensembles_subsets(run):
     masks = random_subsets(run.estimator, 20, 0.75, 0)
-    expected = by_leaving_out(masks[:, :4], run.estimator.estimate(masks).loss)
+    expected = fitted(masks[:, :4], run.estimator.estimate(masks).loss)
     np.testing.assert_allclose(datamodel(run).score, expected, rtol=1e-4, atol=1e-7)
 
 

@@ -56,7 +56,9 @@ def test_retrievals_are_brute_force(k):
 
 
 def test_the_first_of_equally_near_rows_is_retrieved():
-    assert retrievals(np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]]), np.array([[1.0, 0.0]]), 1).tolist() == [0, 1, 0]
+    rows = np.array([[0.0, 1.0], [1.0, 0.0]] * 50)
+    found = retrievals(rows, np.array([[1.0, 0.0]]), 7)
+    assert np.flatnonzero(found).tolist() == [1, 3, 5, 7, 9, 11, 13]
 
 
 @pytest.mark.parametrize(("tree", "target"), [(runs.lora_tree, True), (runs.classifier_tree, False)])

@@ -158,7 +158,7 @@ def test_what_cannot_be_is_refused(inputs, tmp_path, run):
 
 @pytest.mark.parametrize(
     "recipe",
-    [{"epochs": 2, "batch_size": 3}, {"steps": 3, "batch_size": 4}, {"steps": 4, "batch_size": 2, "accumulation": 2}],
+    [{"epochs": 2, "batch_size": 3}, {"steps": 5, "batch_size": 5}, {"steps": 4, "batch_size": 2, "accumulation": 2}],
 )
 def test_passes_are_those_that_the_model_sees(run, tmp_path, recipe):
     recipe = TrainRecipe(checkpoints=0, **recipe)

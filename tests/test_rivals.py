@@ -18,7 +18,7 @@ from gradex_fast.errors import GradexError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SCORED = [name for name in QUICK if name not in ("pretrained", "all")]
-OPTIONS = {"ensemble_real": {"subsets": 3}}
+OPTIONS = {"ensemble_real": {"subsets": 3}, "forward_real": {"keep": 1}}
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["target rows", "no target rows"])

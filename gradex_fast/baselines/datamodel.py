@@ -12,6 +12,8 @@ which the ridge sets so that Σθ = 0: below 0 means better than the average sou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from gradex_fast.baselines.rival import Scored
@@ -47,17 +49,20 @@ def datamodel(
 
 def fitted(masks: np.ndarray, losses: np.ndarray) -> np.ndarray:
     """θ [n] at the penalty of least leave-one-out error."""
+    return min(fits(masks, losses), key=lambda pair: pair[0])[1]
+
+
+def fits(masks: np.ndarray, losses: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
+    """For each of `PENALTIES` the mean square of the leave-one-out residuals, and θ [n].
+
+    The error is infinite where a subset alone decides its own fit.
+    """
     x, y = masks - masks.mean(0), np.asarray(losses, np.float64) - np.mean(losses)
     left, singular, right = np.linalg.svd(x, full_matrices=False)
     squares, along = singular**2, left.T @ y
-    shrinkage = [squares / (squares + penalty * max(squares.max(), 1e-300)) for penalty in PENALTIES]
-    kept = min(shrinkage, key=lambda s: _left_out(y - left @ (s * along), 1 / len(y) + left**2 @ s))
-    return right.T @ np.divide(
-        kept * along, singular, out=np.zeros_like(along), where=singular > 1e-12 * singular.max()
-    )
-
-
-def _left_out(residuals: np.ndarray, leverage: np.ndarray) -> float:
-    """Mean square of the leave-one-out residuals; infinite where a subset alone decides its own fit."""
-    free = 1 - leverage
-    return float(np.square(residuals / free).mean()) if free.min() > 1e-6 else np.inf
+    for penalty in PENALTIES * max(squares.max(), 1e-300):
+        kept = squares / (squares + penalty)
+        free = 1 - 1 / len(y) - left**2 @ kept  # 1 - H_jj
+        residuals = y - left @ (kept * along)
+        error = float(np.square(residuals / free).mean()) if free.min() > 1e-6 else np.inf
+        yield error, right.T @ (singular * along / (squares + penalty))

@@ -67,6 +67,6 @@ def training(examples: Sequence[Example], recipe: TrainRecipe) -> Cost:
     """One fine-tuning on these rows; tokens of a part of an epoch by the mean row."""
     steps, step = total_steps(len(examples), recipe), recipe.batch_size * recipe.accumulation
     epochs, rest = divmod(steps, math.ceil(len(examples) / step))
-    rows = epochs * len(examples) + min(len(examples), rest * step)
+    rows = epochs * len(examples) + rest * step
     size = round(rows * tokens(examples) / len(examples))
     return Cost(rows, size, rows, size)

@@ -1,8 +1,4 @@
-"""Selection with real fine-tuning: f(S) itself in place of f̂(S), subset by subset, kept on disk.
-
-The conventional methods that GRADEX is measured against (its paper, §4): the same forward selection and the same
-random ensemble, over a model that is trained for every subset.
-"""
+"""f(S) itself in place of f̂(S): a model trained for every subset that a selection asks for, kept on disk."""
 
 from __future__ import annotations
 
@@ -14,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from gradex_fast import kernels
-from gradex_fast.baselines.outcome import Cost, Outcome, forward, training
-from gradex_fast.baselines.rival import check_keep, require
+from gradex_fast.baselines.outcome import Cost, forward, training
+from gradex_fast.baselines.rival import require
 from gradex_fast.errors import GradexError
 from gradex_fast.evaluate import evaluate
 from gradex_fast.files import checksum, file_checksum, read_json, write_json
@@ -24,7 +20,6 @@ from gradex_fast.moves import EveryMove
 from gradex_fast.preflight import check_parameters
 from gradex_fast.progress import Stage
 from gradex_fast.recipe import TrainRecipe
-from gradex_fast.select import forward_selection, random_ensemble
 from gradex_fast.state import Run
 from gradex_fast.train import train
 from gradex_fast.types import Estimates, Example
@@ -135,29 +130,6 @@ class _Moves(EveryMove):
     def solve(self, mask: np.ndarray, moves: np.ndarray) -> np.ndarray:
         with self._estimator.unsearched():
             return super().solve(mask, moves)
-
-
-def forward_real(run: Run, keep: int | None = None, **options: Any) -> Outcome:
-    """Forward selection over f itself (Algorithm 2); `options` as `RealEstimator` has them."""
-    check_keep(run, keep)
-    estimator = RealEstimator(run, **options)
-    selection = forward_selection(estimator, keep=keep)
-    return Outcome(selection, estimator.cost, ("meta",) if options.get("start") == "meta" else ())
-
-
-def ensemble_real(
-    run: Run, keep: int | None = None, subsets: int | None = None, fraction: float | None = None, **options: Any
-) -> Outcome:
-    """The random ensemble over f itself (Algorithm 3).
-
-    Args:
-        subsets, fraction: None: the recipe's `select.subsets`, each of which is trained, and `select.fraction`.
-    """
-    check_keep(run, keep)
-    estimator, recipe = RealEstimator(run, **options), run.recipe.select
-    drawn = {"subsets": subsets or recipe.subsets, "fraction": fraction or recipe.fraction, "seed": run.recipe.seed}
-    selection = random_ensemble(estimator, keep=keep, **drawn)
-    return Outcome(selection, estimator.cost, ("meta",) if options.get("start") == "meta" else ())
 
 
 def _origin(run: Run, start: Any) -> list[str]:

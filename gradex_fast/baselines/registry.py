@@ -10,10 +10,9 @@ from gradex_fast.baselines.deft import deft
 from gradex_fast.baselines.dsir import dsir
 from gradex_fast.baselines.less import less, less_sgd
 from gradex_fast.baselines.outcome import Outcome
-from gradex_fast.baselines.own import gradex
 from gradex_fast.baselines.plain import chance, everything, pretrained
-from gradex_fast.baselines.real import ensemble_real, forward_real
 from gradex_fast.baselines.rival import Rival
+from gradex_fast.baselines.searches import ensemble_real, forward_real, gradex
 from gradex_fast.baselines.trak import trak
 
 RIVALS: dict[str, Callable[..., Outcome]] = {
