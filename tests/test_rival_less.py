@@ -12,7 +12,7 @@ from tiny import adapted, random_examples
 from gradex_fast.baselines import RIVALS
 from gradex_fast.baselines.adam import Moments, direction, moments
 from gradex_fast.baselines.gradients import gradients
-from gradex_fast.baselines.less import less, less_sgd
+from gradex_fast.baselines.less import _mean, less, less_sgd
 from gradex_fast.batch import collate
 from gradex_fast.errors import GradexError
 from gradex_fast.model import load_model, trainable
@@ -160,3 +160,10 @@ def test_less_sgd_refuses_another_margin(inputs, tmp_path):
     run = runs.run(runs.language_tree(inputs, tmp_path / "run", sketch={"margin": "token"}), until="sketch")
     with pytest.raises(GradexError, match=r"sketch\.margin = sequence, not token"):
         less_sgd(run)
+
+
+def test_validation_rows_that_are_not_finite_are_left_out():
+    rows = [torch.tensor([1.0, 2.0]), torch.tensor([torch.nan, 1.0]), torch.tensor([3.0, 0.0])]
+    assert _mean(iter(rows)).tolist() == [2.0, 1.0]
+    with pytest.raises(GradexError, match="no validation row has a finite gradient"):
+        _mean(iter(rows[1:2]))

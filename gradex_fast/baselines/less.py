@@ -47,7 +47,7 @@ def less(run: Run, dim: int | None = None) -> Scored:
     everything, rows, target = run.examples(), source_examples(run), run.corpus.validation.examples
     batches = shuffled(everything, run.recipe.train.batch_size * run.recipe.train.accumulation, run.recipe.seed)
     before = moments(gradients(model, batches, run.pad_id), size, run.recipe.train.max_grad_norm)
-    towards = sum(_units(gradients(model, [[row] for row in target], run.pad_id), dim)) / len(target)
+    towards = _mean(_units(gradients(model, [[row] for row in target], run.pad_id), dim))
     steps = (direction(gradient, before) for gradient in gradients(model, [[row] for row in rows], run.pad_id))
     values = np.array([float(step @ towards) for step in _units(steps, dim)])
     return by_source(run, values, natural=0.0, cost=forward_backward([*everything, *target, *rows]))
@@ -82,3 +82,14 @@ def _units(rows: Iterator[torch.Tensor], dim: int | None) -> Iterator[torch.Tens
             row = kernels.project(row[None], **plan)[0]
         length = float(row.norm())
         yield row.cpu() / (length if length > 0 else 1.0)
+
+
+def _mean(rows: Iterator[torch.Tensor]) -> torch.Tensor:
+    """Of the rows that are finite."""
+    total, count = 0, 0
+    for row in rows:
+        if torch.isfinite(row).all():
+            total, count = total + row, count + 1
+    if not count:
+        raise GradexError("no validation row has a finite gradient at θ*: nothing for LESS to compare with")
+    return total / count
