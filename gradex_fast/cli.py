@@ -66,6 +66,13 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("overrides", nargs="*", metavar="section.key=value")
         command.add_argument("--dry-run", action="store_true", help="print rows, tokens, time and disk; write nothing")
         command.set_defaults(command=_run, until=until)
+    rivals = commands.add_parser("compare", help="... and choose by other methods too: DSIR, DEFT, LESS, TRAK, ...")
+    rivals.add_argument("recipe", type=Path)
+    rivals.add_argument("overrides", nargs="*", metavar="section.key=value")
+    rivals.add_argument("--rivals", nargs="+", metavar="NAME", help="which (default: all that train no model a subset)")
+    rivals.add_argument("--keep", type=int, metavar="K", help="sources that each keeps (default: as many as it likes)")
+    rivals.add_argument("--finetune", action="store_true", help="train a model on each choice and measure it")
+    rivals.set_defaults(command=_compare)
     for command in set(commands.choices.values()):
         command.add_argument("--overwrite", action="store_true", help="throw away what an earlier run left there")
         command.add_argument("--quiet", action="store_true", help="print results and warnings only")
@@ -87,6 +94,25 @@ def _run(options: argparse.Namespace) -> int:
 
     finished = run(recipe, until=options.until, overwrite=options.overwrite, reporter=_reporter(options))
     _conclude(finished, options)
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from gradex_fast.recipe import Recipe
+
+    recipe = Recipe.load(options.recipe, tuple(options.overrides))
+    calm_libraries()
+    from gradex_fast.baselines import check_names, compare, finals, show
+    from gradex_fast.files import write_json
+    from gradex_fast.pipeline import run
+
+    check_names(options.rivals)
+    current = run(recipe, until="select", overwrite=options.overwrite, reporter=_reporter(options))
+    with current.reporter:
+        rows = compare(current, options.rivals, options.keep)
+        found = show.values(rows, finals(current, rows) if options.finetune else {})
+    write_json(current.path / "rivals" / "compare.json", found)
+    _show(found, lambda _, console: console.print(show.printed(found)), options)
     return 0
 
 

@@ -37,7 +37,7 @@ def fine_tune(
         check_parameters(run.recipe, model)
         begin, checkpoints = time.monotonic(), run.path / "checkpoints" / f"{name}-{data[:8]}"
         train(model, examples, recipe, pad_id=run.pad_id, folder=checkpoints, seed=run.recipe.seed, stage=stage)
-        note = {"data": data, "rows": len(examples), "seconds": time.monotonic() - begin, **_figures(run, model)}
+        note = {"data": data, "rows": len(examples), "seconds": time.monotonic() - begin, **figures(run, model)}
         if not start:
             with explained_if_full(folder, 4 * sum(p.numel() for p in trainable(model).values())):
                 save_model(model, folder)
@@ -54,18 +54,18 @@ def true_loss(run: Run, subset: np.ndarray, index: int) -> float:
     return fine_tune(run, f"anchor {index + 1}", run.examples(chosen), recipe, start)["validation_loss"]
 
 
-def _figures(run: Run, model: nn.Module) -> dict[str, float]:
+def figures(run: Run, model: nn.Module) -> dict[str, float]:
     """Mean loss and share of rows wholly right, on validation and (where there is one) test.
 
     Raises:
         GradexError: a loss is not finite.
     """
-    figures: dict[str, float] = {}
+    measured: dict[str, float] = {}
     for split, source in (("validation", run.corpus.validation), ("test", run.corpus.test)):
         if source.examples:
             found = evaluate(model, source.examples, pad_id=run.pad_id, batch_tokens=run.recipe.sketch.batch_tokens)
             if not np.isfinite(found.loss).all():
                 raise GradexError(f"the {split} loss after training is not finite; lower train.learning_rate")
-            figures[f"{split}_loss"] = float(found.loss.mean())
-            figures[f"{split}_exact_match"] = float(found.correct.mean())
-    return figures
+            measured[f"{split}_loss"] = float(found.loss.mean())
+            measured[f"{split}_exact_match"] = float(found.correct.mean())
+    return measured
