@@ -64,7 +64,7 @@ class Constraints:
 
     def spent(self, members: Sequence[int] | np.ndarray) -> float:
         """What `members` cost together; 0 where nothing has a cost."""
-        return 0.0 if self.costs is None else float(np.asarray(self.costs, float)[list(members)].sum())
+        return 0 if self.costs is None else np.asarray(self.costs)[list(members)].sum().item()
 
     def fits(self, members: Sequence[int] | np.ndarray) -> bool:
         """Whether `members` are within the budget."""

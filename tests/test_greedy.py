@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from greedy import TIE, Exhaustive, assert_best, make_estimator
 
-from gradex_fast import SubsetEstimator, backward_selection, forward_selection, kernels, native
+from gradex_fast import (
+    Constraints,
+    SubsetEstimator,
+    backward_selection,
+    floating_selection,
+    forward_selection,
+    kernels,
+    native,
+)
 from gradex_fast.moves import EveryMove, ScreenedMoves
 from gradex_fast.select.estimator import in_tie_order
 
@@ -136,3 +144,42 @@ def test_wide_sketches_go_the_exhaustive_way():
     wide = kernels.NeighbourSearch.LARGEST_DIM + 1
     assert isinstance(make_estimator(0, [3, 4], wide).moves(), EveryMove)
     assert isinstance(make_estimator(0, [3, 4], wide - 1).moves(), ScreenedMoves)
+
+
+@pytest.mark.parametrize(("seed", "dim", "ridge"), [(1, 1, 0.1), (2, 5, 1e-4), (3, 17, 0.01), (4, 17, 10.0)])
+@pytest.mark.parametrize("always", [(), (3, 8)], ids=["", "always"])
+def test_floating_over_real_sketches(seed, dim, ridge, always):
+    """Every move is the best of its kind; a removal makes the best set of its size; it ends with everything."""
+    made = make_estimator(seed, SEVENTEEN, dim, ridge=ridge, always=always)
+    found, exact = floating_selection(made, whole=True, seed=seed), Exhaustive(made)
+    mask = np.isin(np.arange(made.groups), made.always)
+    least, added = {}, None
+    for step in found.path:
+        moves = made.candidates[mask[made.candidates] != step["added"]]
+        moves = moves if step["added"] else moves[moves != added]
+        losses, chosen = exact.after(mask, moves), moves.tolist().index(step["source"])
+        assert_best(losses, chosen, exact.loss(mask))
+        assert step["loss"] == pytest.approx(losses[chosen], rel=2e-5)
+        mask[step["source"]] ^= True
+        size = mask.sum()
+        assert step["added"] or losses[chosen] < least.get(size, np.inf) * (1 + 1e-6)
+        least[size], added = min(losses[chosen], least.get(size, np.inf)), step["source"] if step["added"] else added
+    assert mask.all()
+    best = np.isin(np.arange(made.groups), [*found.chosen, *made.always])
+    assert exact.loss(best) == pytest.approx(min(least.values()), rel=2e-5)
+
+
+@ADDING
+def test_a_budget_over_real_sketches(adding):
+    made = make_estimator(6, [12] * 8, 17, ridge=0.3)
+    costs = np.array([4, 1, 3, 2, 5, 1, 2, 6])
+    found, exact, mask = select(made, adding, constraints=Constraints(costs=costs, budget=9)), Exhaustive(made), None
+    mask = np.full(8, not adding)
+    for step in found.path:
+        moves = np.flatnonzero(mask != adding)
+        moves = moves[costs[mask].sum() + costs[moves] <= 9] if adding else moves
+        losses = exact.after(mask, moves)
+        assert_best(losses, moves.tolist().index(step["source"]), exact.loss(mask))
+        mask[step["source"]] ^= True
+    assert found.chosen == tuple(np.flatnonzero(mask)) and costs[mask].sum() <= 9
+    assert found.details["cost"]["spent"] == costs[mask].sum()

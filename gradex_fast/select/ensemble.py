@@ -61,7 +61,9 @@ def random_ensemble(
     ]
     found = _estimated(estimator, drawn, progress)
     free, judged, place = in_tie_order(constraints.free(estimator.candidates), seed), None, 0
-    if len(free) and (len(fractions) > 1 or threshold == "cross-validation"):
+    if not len(free):
+        threshold = np.inf  # nothing is left to choose
+    elif len(fractions) > 1 or threshold == "cross-validation":
         judged = cross_validate([(m, e.loss) for m, e in zip(drawn, found, strict=True)], free, seed)
         place = int(np.argmax([one.explained for one in judged]))
     scores, error = _scores(found[place].loss, drawn[place])
@@ -73,7 +75,7 @@ def random_ensemble(
         "fraction": fractions[place],
         "sampling": sampling,
         "threshold": _gamma(scores, ranked, chosen),
-        "convergence": convergence(found[place].loss, drawn[place][:, np.sort(free)]),
+        "convergence": convergence(found[place].loss, drawn[place][:, np.sort(free)]) if len(free) else [],
         "cross_validation": _account(fractions, judged),
         "sweep": swept,
         **constraints.account(chosen),

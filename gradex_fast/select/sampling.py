@@ -26,7 +26,9 @@ def random_subsets(
     Args:
         sampling: "independent" draws each subset alone; "balanced" takes the sources that were drawn least, equals at
             random, so that at any time all were drawn equally often, ± 1; "antithetic" draws every second subset as the
-            complement of the one before (of ⌊free/2⌋ or ⌈free/2⌉ sources), for a fraction of one half only.
+            complement of the one before (of ⌊free/2⌋ or ⌈free/2⌉ sources), for a fraction of one half only. That
+            cancels what is the same in a set and its complement, such as pairs that help one another; where f̂ is near a
+            sum over the sources a complement says nothing new, and the scores need twice as many subsets.
 
     Raises:
         ValueError: the sampling is unknown, or does not go with the fraction.

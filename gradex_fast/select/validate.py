@@ -39,7 +39,8 @@ def cross_validate(
     Pairs of subsets, as drawn, are dealt into folds. For every fold, α and γ: T is taken from the α's subsets outside
     the fold; with r(S) the share of S's free sources whose T is not below γ, the line f̂(S) ≈ a + b r(S), b ≥ 0, is
     fitted to all α's subsets outside the fold; its squared error on all α's subsets inside, summed over folds, is what
-    the best γ makes least. A share, because F_S is a mean over the subset's rows. The paper (arXiv 2409.19458,
+    the best γ makes least. No split, r = 0, is the choice unless it is beaten by more than one standard error over the
+    subsets. A share, because F_S is a mean over the subset's rows. The paper (arXiv 2409.19458,
     Algorithm 3 and Appendix C) tunes m, α and γ by cross-validation; this form of it is ours.
 
     Args:
@@ -53,7 +54,7 @@ def cross_validate(
     if fewest < 4:
         raise ValueError(f"cross-validation needs 4 subsets or more, got {fewest}")
     folds, losses = min(folds, fewest // 2), np.concatenate([part[1] for part in parts])
-    masks = np.concatenate([mask[:, free] for mask, _ in parts])
+    masks = np.concatenate([mask[:, free] for mask, _ in parts]).astype(float)
     fold = np.concatenate([_dealt(len(part[1]), folds, seed + index) for index, part in enumerate(parts)])
     part_of = np.repeat(np.arange(len(parts)), [len(part[1]) for part in parts])
     return [_best(masks, losses, fold, part_of == index) for index in range(len(parts))]
@@ -61,17 +62,17 @@ def cross_validate(
 
 def _best(masks: np.ndarray, losses: np.ndarray, fold: np.ndarray, own: np.ndarray) -> Validated:
     grid = _thresholds(group_means(losses[own], masks[own]))
-    error, constant = np.zeros(len(grid)), 0.0
+    error = np.zeros((len(losses), len(grid)))
     for held in range(fold.max() + 1):
         fit, judge = fold != held, fold == held
         scores = group_means(losses[fit & own], masks[fit & own])
         share = masks @ ~(scores[:, None] < grid) / masks.sum(1, keepdims=True)  # r(S) [m, γ]
-        predicted = _lines(share[fit], losses[fit], share[judge])
-        error += np.square(predicted - losses[judge, None]).sum(0)
-        constant += np.square(losses[fit].mean() - losses[judge]).sum()
-    explained = 1 - error / constant if constant > 0 else np.zeros(len(grid))
-    best = int(np.argmax(explained))  # the first of equals, and the first is no split
-    return Validated(float(grid[best]), float(explained[best]))
+        error[judge] = np.square(_lines(share[fit], losses[fit], share[judge]) - losses[judge, None])
+    best = int(np.argmin(error.sum(0)))
+    gain = error[:, 0] - error[:, best]  # the first is no split: the mean
+    if not gain.mean() > gain.std() / np.sqrt(len(gain)):
+        return Validated(np.inf, 0.0)
+    return Validated(float(grid[best]), float(gain.sum() / error[:, 0].sum()))
 
 
 def _thresholds(scores: np.ndarray) -> np.ndarray:
