@@ -20,8 +20,9 @@ def convergence(losses: np.ndarray, masks: np.ndarray) -> list[dict[str, float |
         losses: f̂ [m]. masks: bool [m, n] over the sources that were drawn from, in the order drawn.
 
     Returns:
-        For each: subsets; spearman, the correlation of the ranks; error, the root mean square of the difference in
-        units of the standard deviation of T at m over the sources. None where some source was not drawn or all T agree.
+        For each: subsets; spearman, the correlation of the ranks; error, the standard deviation of the difference over
+        the sources in units of that of T at m: a shift that all share ranks nothing. None where some source was not
+        drawn or all T agree.
     """
     final = group_means(losses, masks)
     counts = [len(losses) // share for share in SHARES if len(losses) >= share]
@@ -34,4 +35,4 @@ def _distance(scores: np.ndarray, final: np.ndarray) -> dict[str, float | None]:
         return {"spearman": None, "error": None}
     correlation = spearman(scores, final)
     rank = correlation if np.isfinite(correlation) else None
-    return {"spearman": rank, "error": float(np.sqrt(np.square(difference).mean()) / spread)}
+    return {"spearman": rank, "error": float(difference.std() / spread)}
