@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,10 +30,21 @@ def write_selection(run: Run, seconds: float) -> None:
         "ridge": run.estimator.ridge,
         "subsets": len(masks),
         "seconds": seconds,
-        "path": [{"source": names[step["source"]], "loss": step["loss"]} for step in selection.path],
+        "path": [{**step, "source": names[step["source"]]} for step in selection.path],
+        **in_names(selection.details, names),
+        "others": {
+            method: {"chosen": [names[index] for index in found.chosen], **in_names(found.details, names)}
+            for method, found in run.others.items()
+        },
     }
     write_json(run.path / "selection.json", chosen)
     write_atomically(run.path / "selected.jsonl", _selected_rows(run))
+
+
+def in_names(details: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """`Selection.details` with the sources of its sweep by name."""
+    swept = [{**row, "sources": [names[index] for index in row["sources"]]} for row in details.get("sweep", ())]
+    return {**details, "sweep": swept} if "sweep" in details else dict(details)
 
 
 def _selected_rows(run: Run) -> str:

@@ -23,11 +23,19 @@ from gradex_fast.fitting import Budget
 from gradex_fast.memory import available
 from gradex_fast.model import fingerprint, load_model, load_tokenizer
 from gradex_fast.outputs import write_selection
-from gradex_fast.preflight import check, device_of
+from gradex_fast.preflight import check, constraints, device_of
 from gradex_fast.progress import Reporter, Stage
 from gradex_fast.recipe import Recipe
 from gradex_fast.report import scores_csv, write_report
-from gradex_fast.select import backward_selection, forward_selection, random_ensemble, random_subsets
+from gradex_fast.select import (
+    FEW,
+    MOST,
+    backward_selection,
+    floating_selection,
+    forward_selection,
+    random_ensemble,
+    random_subsets,
+)
 from gradex_fast.sketch import Sketcher, nonfinite_rows, sketch_examples
 from gradex_fast.state import Run
 from gradex_fast.store import SketchStore
@@ -144,7 +152,8 @@ def select(run: Run) -> None:
         seconds = time.monotonic() - start
         run.others = {method: _search(run, method, stage) for method in recipe.also if method != recipe.method}
         write_selection(run, seconds)
-    if recipe.method == "ensemble" and recipe.keep is None and len(run.selection.chosen) == len(run.corpus.sources) > 1:
+    decided = recipe.keep is not None or recipe.ratios or recipe.threshold != "break"
+    if recipe.method == "ensemble" and not decided and len(run.selection.chosen) == len(run.corpus.sources) > 1:
         run.warn(
             "all sources are kept: no split of them lowers the estimated loss by more than its standard error; more "
             "validation rows, a smaller estimate.ridge or select.keep would split them"
@@ -183,11 +192,13 @@ def _search(run: Run, method: str, stage: Stage) -> Selection:
     def progress(done: int) -> None:
         stage.advance(before + done - stage.done, f"{method}: {done} {'subsets' if method == 'ensemble' else 'steps'}")
 
+    shared = {"keep": recipe.keep, "constraints": constraints(run.recipe, run.corpus), "seed": run.recipe.seed}
     if method != "ensemble":
-        search = {"forward": forward_selection, "backward": backward_selection}[method]
-        return search(run.estimator, keep=recipe.keep, progress=progress)
-    options = {"subsets": recipe.subsets, "fraction": recipe.fraction, "seed": run.recipe.seed}
-    return random_ensemble(run.estimator, keep=recipe.keep, progress=progress, **options)
+        search = {"forward": forward_selection, "backward": backward_selection, "floating": floating_selection}[method]
+        return search(run.estimator, whole=recipe.whole, progress=progress, **shared)
+    ratios = {"few": FEW, "most": MOST}.get(recipe.ratios, recipe.ratios)
+    options = {key: getattr(recipe, key) for key in ("subsets", "fraction", "threshold", "sampling")}
+    return random_ensemble(run.estimator, ratios=ratios, progress=progress, **options, **shared)
 
 
 def _sketcher(run: Run) -> Sketcher:

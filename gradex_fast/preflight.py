@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import torch
 from torch import nn
 
+from gradex_fast.constraints import Constraints
 from gradex_fast.errors import GradexError
 from gradex_fast.model import position_limit, trainable
 from gradex_fast.recipe import Recipe
@@ -30,12 +32,27 @@ def check(recipe: Recipe, corpus: Corpus) -> None:
         raise GradexError(
             f"select.keep is {recipe.select.keep}, more than the number of sources ({len(corpus.sources)})"
         )
+    constraints(recipe, corpus)
     parts = (*corpus.sources, corpus.train, corpus.validation, corpus.test)
     longest, limit = max(len(e.input_ids) for part in parts for e in part.examples), position_limit(recipe.model)
     if limit is not None and longest > limit:
         raise GradexError(
             f"a row has {longest} tokens, but {recipe.model.name!r} has {limit} positions; set data.max_length={limit}"
         )
+
+
+def constraints(recipe: Recipe, corpus: Corpus) -> Constraints:
+    """What the selection must hold, must not hold and may cost. Raises `GradexError` if nothing can be chosen so."""
+    wanted, sources = recipe.select, corpus.sources
+    unit = "tokens" if wanted.max_tokens is not None else "rows"
+    costs = [source.tokens if unit == "tokens" else len(source.examples) for source in sources]
+    limits = {"costs": costs, "budget": getattr(wanted, f"max_{unit}"), "unit": unit}
+    try:
+        found = Constraints.named(corpus.names, wanted.include, wanted.exclude, **limits)
+        found.check(np.arange(len(sources)), wanted.keep)
+    except ValueError as error:
+        raise GradexError(f"select: {error}") from error
+    return found
 
 
 def check_parameters(recipe: Recipe, model: nn.Module) -> None:

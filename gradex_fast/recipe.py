@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -155,12 +156,64 @@ class EstimateRecipe(Section):
         return self
 
 
+_Method = Literal["forward", "backward", "floating", "ensemble"]
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
+
+
 class SelectRecipe(Section):
-    method: Literal["forward", "backward", "ensemble"] = "ensemble"
-    also: tuple[Literal["forward", "backward", "ensemble"], ...] = Field((), description="choices listed beside it")
-    subsets: int = Field(1000, ge=2)
-    fraction: float = Field(0.75, gt=0, lt=1, description="share of the sources in a subset")
+    method: _Method = "ensemble"
+    also: tuple[_Method, ...] = Field((), description="choices listed beside it")
     keep: int | None = Field(None, ge=1, description="how many sources; None: decided by f̂")
+    include: tuple[str, ...] = Field((), description="sources that are always chosen, by name")
+    exclude: tuple[str, ...] = Field((), description="sources that never are, by name")
+    max_rows: int | None = Field(None, ge=1, description="of the chosen sources together")
+    max_tokens: int | None = Field(None, ge=1, description="in place of max_rows")
+    whole: bool = Field(False, description="greedy: go on to the end, choose the best set on the way")
+    subsets: int = Field(1000, ge=2, description="ensemble, m: for each fraction")
+    fraction: float | tuple[float, ...] = Field(
+        0.75, description="ensemble, α: share of the sources in a subset; of several the best by cross-validation"
+    )
+    sampling: Literal["independent", "balanced", "antithetic"] = Field("independent", description="of the subsets")
+    threshold: float | Literal["break", "cross-validation"] = Field("break", description="ensemble, γ in nats")
+    ratios: Literal["few", "most"] | tuple[float, ...] = Field(
+        (), description="ensemble: shares of the sources to compare; few: 5 to 20 %, most: 70 to 95 %"
+    )
+
+    @field_validator("fraction", mode="before")
+    @classmethod
+    def _fractions(cls, value: Any) -> Any:
+        each = value if isinstance(value, list | tuple) and value else [value]
+        if not all(_is_share(share) and share < 1 for share in each):
+            raise ValueError(f"{value!r} is neither a number between 0 and 1 nor a list of such")
+        return value
+
+    @field_validator("ratios", mode="before")
+    @classmethod
+    def _ratios(cls, value: Any) -> Any:
+        if value not in ("few", "most") and not (isinstance(value, list | tuple) and all(map(_is_share, value))):
+            raise ValueError(f"{value!r} is neither 'few' nor 'most' nor a list of numbers above 0, at most 1")
+        return value
+
+    @field_validator("threshold", mode="before")
+    @classmethod
+    def _threshold(cls, value: Any) -> Any:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number and value not in ("break", "cross-validation"):
+            raise ValueError(f"{value!r} is neither 'break' nor 'cross-validation' nor a number of nats")
+        return value
+
+    @model_validator(mode="after")
+    def _options_go_together(self) -> SelectRecipe:
+        if self.max_rows is not None and self.max_tokens is not None:
+            raise ValueError("give max_rows or max_tokens, not both")
+        if self.sampling == "antithetic" and self.fraction not in (0.5, (0.5,)):
+            raise ValueError("sampling: antithetic needs fraction: 0.5")
+        if (self.threshold == "cross-validation" or isinstance(self.fraction, tuple)) and self.subsets < 4:
+            raise ValueError("cross-validation needs subsets of 4 or more")
+        return self
 
 
 class Recipe(Section):

@@ -38,6 +38,7 @@ _SCORE = {
     "ensemble": "the mean estimated loss of the sampled subsets that contain the source",
     "forward": "what the source changes in the estimated loss of the chosen set",
     "backward": "what the source changes in the estimated loss of the chosen set",
+    "floating": "what the source changes in the estimated loss of the chosen set",
 }
 
 
@@ -106,6 +107,7 @@ def _view(summary: Summary) -> dict[str, Any]:
     span = max(left, best - reach), min(right, worst + reach)
     return {
         **summary,
+        "details": summary.get("details") or {},
         "score_meaning": _SCORE.get(summary.get("method", ""), "an estimated loss"),
         "ranked": sorted(sources, key=lambda s: s["score"] if _finite(s.get("score")) else math.inf),
         "chosen": [source for source in sources if source["chosen"]],

@@ -9,6 +9,7 @@ import numpy as np
 
 from gradex_fast import metrics
 from gradex_fast.files import read_json
+from gradex_fast.outputs import in_names
 from gradex_fast.report import terminal_table
 from gradex_fast.state import Run
 from gradex_fast.workspace import versions
@@ -34,6 +35,7 @@ def summarise(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any]:
         "sources": [_source(run, index, labels) for index in range(len(run.corpus.sources))],
         "target": {part: len(getattr(run.corpus, part).examples) for part in ("train", "validation", "test")},
         "path": account["path"],
+        "details": in_names(selection.details, run.corpus.names),
         "others": {name: [run.corpus.names[i] for i in found.chosen] for name, found in run.others.items()},
         "estimate": {
             "ridge": estimator.ridge,

@@ -126,8 +126,11 @@ class Selection:
         chosen: indices of the chosen sources, ascending.
         scores: float64 [n], lower is better; `gradex_fast.select` says what each method's is.
         low, high: float64 [n], 95 % interval of `scores`.
-        path: one entry per step, ``{"source": i, "loss": f̂}``; empty for the ensemble.
+        path: one entry per step, ``{"source": i, "loss": f̂, "added": bool}``; empty for the ensemble.
         subsets: bool [m, n], the subsets whose f̂ `estimates` holds: all that were drawn, or those of the path.
+        details: what else the method has to say, as JSON values, sources by index. Greedy: ``steps`` of the path that
+            lead to the choice. Ensemble: ``fraction``, ``sampling``, ``threshold`` (γ), ``convergence``,
+            ``cross_validation``, ``sweep``. Both: ``cost`` where there is a budget.
     """
 
     chosen: tuple[int, ...]
@@ -137,3 +140,4 @@ class Selection:
     path: tuple[Mapping[str, Any], ...]
     subsets: np.ndarray
     estimates: Estimates
+    details: Mapping[str, Any] = field(default_factory=dict)

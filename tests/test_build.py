@@ -24,7 +24,7 @@ LAYERS = [
     {"arguments"},
     {"regression", "tensorsketch"},
     {"errors", "types", "kernels"},
-    {"files", "metrics", "moves", "progress", "recipe", "terms", "rows", "memory", "cross_entropy"},
+    {"constraints", "files", "metrics", "moves", "progress", "recipe", "terms", "rows", "memory", "cross_entropy"},
     {"layers", "head"},
     {"recognise", "replay", "workspace", "model", "batch", "fitting"},
     {"taps", "losses", "capture", "selfcheck", "preflight"},

@@ -6,15 +6,24 @@ import numpy as np
 import pytest
 from greedy import TIE, Exhaustive, assert_best, make_estimator
 
-from gradex_fast import SubsetEstimator, backward_selection, forward_selection, kernels, native
+from gradex_fast import (
+    Constraints,
+    SubsetEstimator,
+    backward_selection,
+    floating_selection,
+    forward_selection,
+    kernels,
+    native,
+)
 from gradex_fast.moves import EveryMove, ScreenedMoves
+from gradex_fast.select.estimator import in_tie_order
 
 SEVENTEEN = [17, 1, 0, 40, 5, 1, 25, 60, 0, 9, 33, 12, 2, 48, 7, 21, 1]
 ADDING = pytest.mark.parametrize("adding", [True, False], ids=["forward", "backward"])
 
 
-def select(made, adding, keep=None):
-    return (forward_selection if adding else backward_selection)(made, keep=keep)
+def select(made, adding, keep=None, **options):
+    return (forward_selection if adding else backward_selection)(made, keep=keep, **options)
 
 
 def assert_greedy(made, found, adding, keep=None) -> None:
@@ -92,17 +101,19 @@ def test_rows_that_are_nearly_separable(seed, adding):
 @ADDING
 @pytest.mark.parametrize("instruction_set", native.instruction_sets())
 def test_the_first_of_equals(instruction_set, adding):
-    """Sources 1, 4 and 5 are the same rows, few or many."""
+    """Sources 1, 4 and 5 are the same rows, few or many: the seed orders them."""
     for rows in (7, 3000):  # of 3000 rows the solves are not exact to begin with
         plain = make_estimator(1, [rows] * 6, 20)
         for part in (plain.train.g, plain.train.margin):
             part[4 * rows : 5 * rows] = part[5 * rows :] = part[rows : 2 * rows]
         with native.using_instruction_set(instruction_set):
             made = SubsetEstimator(plain.train, np.repeat(np.arange(6), rows), plain.valid)
-            path = [step["source"] for step in select(made, adding, 6 if adding else 1).path]
-        equals = [source for source in path if source in (1, 4, 5)]
-        assert equals == sorted(equals)
-        assert len(equals) >= 2
+            for seed in range(3):
+                path = [step["source"] for step in select(made, adding, 6 if adding else 1, seed=seed).path]
+                equals = [source for source in path if source in (1, 4, 5)]
+                order = in_tie_order(made.candidates, seed)
+                assert equals == [source for source in order if source in (1, 4, 5)][: len(equals)]
+                assert len(equals) >= 2
 
 
 def test_a_gain_below_what_many_rows_are_solved_to():
@@ -133,3 +144,42 @@ def test_wide_sketches_go_the_exhaustive_way():
     wide = kernels.NeighbourSearch.LARGEST_DIM + 1
     assert isinstance(make_estimator(0, [3, 4], wide).moves(), EveryMove)
     assert isinstance(make_estimator(0, [3, 4], wide - 1).moves(), ScreenedMoves)
+
+
+@pytest.mark.parametrize(("seed", "dim", "ridge"), [(1, 1, 0.1), (2, 5, 1e-4), (3, 17, 0.01), (4, 17, 10.0)])
+@pytest.mark.parametrize("always", [(), (3, 8)], ids=["", "always"])
+def test_floating_over_real_sketches(seed, dim, ridge, always):
+    """Every move is the best of its kind; a removal makes the best set of its size; it ends with everything."""
+    made = make_estimator(seed, SEVENTEEN, dim, ridge=ridge, always=always)
+    found, exact = floating_selection(made, whole=True, seed=seed), Exhaustive(made)
+    mask = np.isin(np.arange(made.groups), made.always)
+    least, added = {}, None
+    for step in found.path:
+        moves = made.candidates[mask[made.candidates] != step["added"]]
+        moves = moves if step["added"] else moves[moves != added]
+        losses, chosen = exact.after(mask, moves), moves.tolist().index(step["source"])
+        assert_best(losses, chosen, exact.loss(mask))
+        assert step["loss"] == pytest.approx(losses[chosen], rel=2e-5)
+        mask[step["source"]] ^= True
+        size = mask.sum()
+        assert step["added"] or losses[chosen] < least.get(size, np.inf) * (1 + 1e-6)
+        least[size], added = min(losses[chosen], least.get(size, np.inf)), step["source"] if step["added"] else added
+    assert mask.all()
+    best = np.isin(np.arange(made.groups), [*found.chosen, *made.always])
+    assert exact.loss(best) == pytest.approx(min(least.values()), rel=2e-5)
+
+
+@ADDING
+def test_a_budget_over_real_sketches(adding):
+    made = make_estimator(6, [12] * 8, 17, ridge=0.3)
+    costs = np.array([4, 1, 3, 2, 5, 1, 2, 6])
+    found, exact, mask = select(made, adding, constraints=Constraints(costs=costs, budget=9)), Exhaustive(made), None
+    mask = np.full(8, not adding)
+    for step in found.path:
+        moves = np.flatnonzero(mask != adding)
+        moves = moves[costs[mask].sum() + costs[moves] <= 9] if adding else moves
+        losses = exact.after(mask, moves)
+        assert_best(losses, moves.tolist().index(step["source"]), exact.loss(mask))
+        mask[step["source"]] ^= True
+    assert found.chosen == tuple(np.flatnonzero(mask)) and costs[mask].sum() <= 9
+    assert found.details["cost"]["spent"] == costs[mask].sum()

@@ -45,6 +45,16 @@ def summary(names: list[str]) -> dict:
         "sources": sources[::-1],
         "target": {"train": 0, "validation": 200, "test": 400},
         "path": [{"source": name, "loss": 0.6 - f} for name, f in zip(names, scores, strict=True)],
+        "details": {
+            "steps": 2,
+            "fraction": 0.75,
+            "sampling": names[5],
+            "threshold": 0.52,
+            "convergence": [{"subsets": 125, "spearman": 0.9, "error": None}],
+            "cross_validation": [{"fraction": 0.75, "threshold": None, "explained": 0.5}],
+            "sweep": [{"ratio": 0.05, "sources": [name], "loss": 0.4} for name in names],
+            "cost": {"unit": names[4], "spent": 1.0, "budget": 1234567},
+        },
         "estimate": {"ridge": 10.0, "dim": 100, "margin": names[1], "subsets": 1000}
         | {"milliseconds": 0.83, "rank_stability": {name: 0.9 for name in names}}
         | {"calibration": {"intercept": 0.01, "slope": 0.98}},
@@ -67,7 +77,7 @@ def bare(empty: object = None) -> dict:
     source = {"name": "only", "rows": 3, "score": None, "low": None, "high": None, "chosen": True}
     if empty == "absent":
         return {"sources": [source]}
-    parts = "target path estimate truth final metrics seconds warnings config versions seeds"
+    parts = "target path details estimate truth final metrics seconds warnings config versions seeds"
     return {"title": "t", "method": "ensemble", "sources": [source]} | dict.fromkeys(parts.split(), empty)
 
 
@@ -150,7 +160,7 @@ def test_markdown_rows_have_their_header_s_columns(tmp_path):
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     widths = [[len(re.findall(r"(?<!\\)\|", line)) for line in table] for table in tables]
-    assert len(tables) == 5  # final, sources, path, truth, cost
+    assert len(tables) == 8  # final, sources, path, convergence, cross-validation, sweep, truth, cost
     assert all(len(set(table)) == 1 for table in widths)
 
 

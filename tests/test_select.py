@@ -62,14 +62,6 @@ def test_the_score_is_what_a_source_changes_in_the_chosen_set(search):
 
 
 @pytest.mark.parametrize("search", [forward_selection, backward_selection])
-def test_the_first_of_equals_moves_first(search):
-    made = Known(np.zeros(4), spread=0)
-    assert [step["source"] for step in search(made, keep=2).path] == [0, 1]
-    assert forward_selection(made).chosen == (0,)  # one source at least; a second does not improve
-    assert backward_selection(made).chosen == (0, 1, 2, 3)
-
-
-@pytest.mark.parametrize("search", [forward_selection, backward_selection])
 def test_where_no_source_helps_the_targets_own_rows_are_enough(search):
     assert search(Known([1.0, 2.0, 1.5, 0.0], always=[3])).chosen == ()
     assert search(Known([1.0, 2.0, 1.5])).chosen == (0,)
