@@ -23,19 +23,12 @@ from gradex_fast.fitting import Budget
 from gradex_fast.memory import available
 from gradex_fast.model import fingerprint, load_model, load_tokenizer
 from gradex_fast.outputs import write_selection
-from gradex_fast.preflight import check, constraints, device_of
+from gradex_fast.preflight import check, device_of
 from gradex_fast.progress import Reporter, Stage
 from gradex_fast.recipe import Recipe
 from gradex_fast.report import scores_csv, write_report
-from gradex_fast.select import (
-    FEW,
-    MOST,
-    backward_selection,
-    floating_selection,
-    forward_selection,
-    random_ensemble,
-    random_subsets,
-)
+from gradex_fast.search import search
+from gradex_fast.select import random_subsets
 from gradex_fast.sketch import Sketcher, nonfinite_rows, sketch_examples
 from gradex_fast.state import Run
 from gradex_fast.store import SketchStore
@@ -148,9 +141,9 @@ def select(run: Run) -> None:
     recipe = run.recipe.select
     with run.reporter.stage("select") as stage:
         start = time.monotonic()
-        run.selection = _search(run, recipe.method, stage)
+        run.selection = _searched(run, recipe.method, stage)
         seconds = time.monotonic() - start
-        run.others = {method: _search(run, method, stage) for method in recipe.also if method != recipe.method}
+        run.others = {method: _searched(run, method, stage) for method in recipe.also if method != recipe.method}
         write_selection(run, seconds)
     decided = recipe.keep is not None or recipe.ratios or recipe.threshold != "break"
     if recipe.method == "ensemble" and not decided and len(run.selection.chosen) == len(run.corpus.sources) > 1:
@@ -186,19 +179,13 @@ def report(run: Run, labels: Sequence[str] | None = None) -> None:
     write_report(run.path, run.summary)
 
 
-def _search(run: Run, method: str, stage: Stage) -> Selection:
-    recipe, before = run.recipe.select, stage.done
+def _searched(run: Run, method: str, stage: Stage) -> Selection:
+    before = stage.done
 
     def progress(done: int) -> None:
         stage.advance(before + done - stage.done, f"{method}: {done} {'subsets' if method == 'ensemble' else 'steps'}")
 
-    shared = {"keep": recipe.keep, "constraints": constraints(run.recipe, run.corpus), "seed": run.recipe.seed}
-    if method != "ensemble":
-        search = {"forward": forward_selection, "backward": backward_selection, "floating": floating_selection}[method]
-        return search(run.estimator, whole=recipe.whole, progress=progress, **shared)
-    ratios = {"few": FEW, "most": MOST}.get(recipe.ratios, recipe.ratios)
-    options = {key: getattr(recipe, key) for key in ("subsets", "fraction", "threshold", "sampling")}
-    return random_ensemble(run.estimator, ratios=ratios, progress=progress, **options, **shared)
+    return search(run, method, run.recipe.select.keep, progress=progress)
 
 
 def _sketcher(run: Run) -> Sketcher:

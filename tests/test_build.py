@@ -29,7 +29,7 @@ LAYERS = [
     {"recognise", "replay", "workspace", "model", "batch", "fitting"},
     {"taps", "losses", "capture", "selfcheck", "preflight"},
     {"data", "train", "evaluate", "sketch", "store", "estimate", "select", "report", "diagnose"},
-    {"state", "finetuning", "outputs", "summary", "pipeline"},
+    {"state", "search", "finetuning", "outputs", "summary", "pipeline"},
     {"baselines"},
     {"demo", "doctor", "plan", "cli", "__main__"},
 ]

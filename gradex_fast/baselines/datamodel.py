@@ -31,7 +31,7 @@ def datamodel(
     """By itself it keeps sources with θ < 0.
 
     Args:
-        subsets: how many are drawn for f̂, as the ensemble draws them; None: `select.subsets`.
+        subsets: how many are drawn for f̂, each with the first `select.fraction`; None: `select.subsets`.
         masks, losses: subsets bool [m, ≥ n] and their losses [m] in place of f̂, say of models trained for real.
 
     Raises:
@@ -39,7 +39,8 @@ def datamodel(
     """
     count, recipe = len(run.corpus.sources), run.recipe.select
     if masks is None:
-        masks = random_subsets(run.estimator, subsets or recipe.subsets, recipe.fraction, run.recipe.seed)
+        fraction = float(np.atleast_1d(recipe.fraction)[0])
+        masks = random_subsets(run.estimator, subsets or recipe.subsets, fraction, run.recipe.seed)
         losses = run.estimator.estimate(masks).loss
     if losses is None or len(losses) != len(masks) or len(masks) < 3:
         raise GradexError(f"a datamodel needs three subsets or more with a loss each, got {len(masks)} subsets")

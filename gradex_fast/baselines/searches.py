@@ -12,7 +12,7 @@ from typing import Any
 from gradex_fast.baselines.outcome import Cost, Outcome
 from gradex_fast.baselines.real import RealEstimator
 from gradex_fast.baselines.rival import check_keep, require
-from gradex_fast.select import backward_selection, forward_selection, random_ensemble
+from gradex_fast.search import search
 from gradex_fast.state import Run
 
 NEEDS = ("meta", "sketch", "estimate")
@@ -27,13 +27,7 @@ def gradex(run: Run, keep: int | None = None) -> Outcome:
     require(run, NEEDS)
     check_keep(run, keep)
     recipe, begin = run.recipe.select, time.monotonic()
-    keep = recipe.keep if keep is None else keep
-    if recipe.method == "ensemble":
-        options = {"subsets": recipe.subsets, "fraction": recipe.fraction, "seed": run.recipe.seed}
-        selection = random_ensemble(run.estimator, keep=keep, **options)
-    else:
-        search = {"forward": forward_selection, "backward": backward_selection}[recipe.method]
-        selection = search(run.estimator, keep=keep)
+    selection = search(run, recipe.method, recipe.keep if keep is None else keep)
     return Outcome(selection, Cost(seconds=time.monotonic() - begin), NEEDS)
 
 
@@ -41,7 +35,7 @@ def forward_real(run: Run, keep: int | None = None, **options: Any) -> Outcome:
     """Forward selection over f itself (Algorithm 2); `options` as `RealEstimator` has them."""
     check_keep(run, keep)
     estimator = RealEstimator(run, **options)
-    selection = forward_selection(estimator, keep=keep)
+    selection = search(run, "forward", keep, estimator=estimator)
     return Outcome(selection, estimator.cost, ("meta",) if options.get("start") == "meta" else ())
 
 
@@ -54,7 +48,7 @@ def ensemble_real(
         subsets, fraction: None: the recipe's `select.subsets`, each of which is trained, and `select.fraction`.
     """
     check_keep(run, keep)
-    estimator, recipe = RealEstimator(run, **options), run.recipe.select
-    drawn = {"subsets": subsets or recipe.subsets, "fraction": fraction or recipe.fraction, "seed": run.recipe.seed}
-    selection = random_ensemble(estimator, keep=keep, **drawn)
+    estimator = RealEstimator(run, **options)
+    changes = {key: value for key, value in {"subsets": subsets, "fraction": fraction}.items() if value is not None}
+    selection = search(run, "ensemble", keep, estimator=estimator, **changes)
     return Outcome(selection, estimator.cost, ("meta",) if options.get("start") == "meta" else ())
