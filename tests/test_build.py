@@ -28,8 +28,9 @@ LAYERS = [
     {"layers", "head"},
     {"recognise", "replay", "workspace", "model", "batch", "fitting"},
     {"taps", "losses", "capture", "selfcheck", "preflight"},
-    {"data", "train", "evaluate", "sketch", "store", "estimate", "select", "report", "diagnose", "baselines"},
+    {"data", "train", "evaluate", "sketch", "store", "estimate", "select", "report", "baselines"},
     {"state", "finetuning", "outputs", "summary", "pipeline"},
+    {"diagnose"},
     {"demo", "doctor", "plan", "cli", "__main__"},
 ]
 STAGES = next(layer for layer in LAYERS if "sketch" in layer)
