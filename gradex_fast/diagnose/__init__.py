@@ -60,7 +60,7 @@ def diagnose(
         run.reporter.say(announced(subsets, [name for name in parts if name not in known]))
         for name in parts:
             if name not in known:
-                known[name] = PARTS[name](subsets)
+                known[name] = output.finite(PARTS[name](subsets))
                 output.write(folder, settings, known)
         asked = {name: known[name] for name in PARTS if name in parts}
         if figures.available():

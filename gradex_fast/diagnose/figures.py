@@ -51,7 +51,7 @@ def _rrss(axes: Axes, part: Part) -> None:
         for figure, style in styles.items():
             line = [100 * row["distance"] for row in rows], [row[figure] for row in rows]
             axes.plot(*line, style, color=f"C{index}", marker=".", label=kind + labels[figure])
-    axes.set(yscale="log", xlabel="|Δ| / |θ*|, %", ylabel="Σ (h - ĥ)² / Σ h²")
+    axes.set(xscale="log", yscale="log", xlabel="|Δ| / |θ*|, %", ylabel="Σ (h - ĥ)² / Σ h²")
     axes.legend(fontsize="x-small", ncols=3)
 
 
@@ -69,6 +69,7 @@ def _dim(axes: Axes, part: Part) -> None:
     _constant(axes, part)
     axes.set(xscale="log", yscale="log", xlabel="d", ylabel="Σ (f̂ - f)² / Σ f²")
     axes.set_xticks([row["dim"] for row in part.rows], [str(row["dim"]) for row in part.rows])
+    axes.set_xticks([], minor=True)
     axes.legend()
 
 
@@ -89,7 +90,8 @@ def _errors(axes: Axes, name: str, x: str, rows: list[Row], color: str) -> None:
 
 
 def _constant(axes: Axes, part: Part) -> None:
-    axes.axhline(part.rows[0]["constant_error"], color="0.5", ls=":", label="constant predictor")
+    if part.rows[0]["constant_error"] is not None:
+        axes.axhline(part.rows[0]["constant_error"], color="0.5", ls=":", label="constant predictor")
 
 
 def _by(rows: list[Row], key: str) -> dict[str, list[Row]]:

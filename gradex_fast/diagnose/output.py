@@ -45,11 +45,13 @@ def write(folder: Path, settings: str, parts: Mapping[str, Part]) -> None:
 
 
 def values(parts: Mapping[str, Part]) -> dict[str, Any]:
-    """JSON values: null for NaN and infinity."""
-    return {
-        name: {key: [_finite(row) for row in getattr(part, key)] for key in ("summary", "rows")}
-        for name, part in parts.items()
-    }
+    """JSON values."""
+    return {name: {"summary": part.summary, "rows": part.rows} for name, part in parts.items()}
+
+
+def finite(part: Part) -> Part:
+    """None for NaN and infinity, which JSON does not have: a part is the same measured and read."""
+    return Part(*([_finite(row) for row in rows] for rows in (part.rows, part.summary)))
 
 
 def csv_of(part: Part) -> str:
@@ -59,7 +61,7 @@ def csv_of(part: Part) -> str:
     if part.rows:
         writer.writerow(part.rows[0])
     for row in part.rows:
-        writer.writerow([";".join(value) if isinstance(value, list) else value for value in _finite(row).values()])
+        writer.writerow([";".join(value) if isinstance(value, list) else value for value in row.values()])
     return text.getvalue()
 
 
@@ -74,7 +76,7 @@ def show(parts: Mapping[str, Part], console: Console) -> None:
 
 
 def _cell(key: str, value: Any) -> str:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    if value is None:
         return "\N{EN DASH}"
     if not isinstance(value, float):
         return str(value)

@@ -11,7 +11,10 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Part:
-    """Attributes: rows: one mapping a line of the CSV, with the same keys. summary: those of the printed table."""
+    """Attributes: rows: one mapping a line of the CSV, with the same keys. summary: those of the printed table.
+
+    Figures are floats; None where one cannot be worked out.
+    """
 
     rows: Sequence[Row]
     summary: Sequence[Row]
