@@ -98,8 +98,8 @@ def test_directions_are_what_they_are_called(both, tmp_path):
     found, run = both
     rows = found.parts["rrss"].rows
     assert [(r["direction"], r["place"]) for r in rows if r["number"] == 0] == [
-        *((kind, place) for kind in ("fine-tuned", "estimated") for place in ("0.10%", "0.20%", "end")),
-        *(("random", place) for place in ("0.10%", "0.20%")),
+        *((kind, place) for kind in ("fine-tuned", "estimated") for place in ("0.1%", "0.2%", "end")),
+        *(("random", place) for place in ("0.1%", "0.2%")),
     ]
     model = fine_tuned(run, random_rows(found)[0]["sources"], tmp_path / "steps")
     start = {name: p.detach() for name, p in trainable(meta(run)).items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,12 +27,14 @@ class Direction:
     Attributes:
         kind: "fine-tuned", θ_S - θ* of a subset that was fine-tuned for real; "estimated", P x_S / √d of the same
             subset (what the authors' code follows); "random", normals.
+        number: of the subset, or of the draw.
         end: its relative length before it was scaled: how far fine-tuning, or the estimate, goes. NaN for a random one.
         sketch: float64 [d]; g̃_i · sketch estimates ⟨∇h_i, step⟩: Pᵀ step / √d, or for an estimated step, which lies
             in the span of P, x_S itself, which is exact.
     """
 
     kind: str
+    number: int
     step: Step
     end: float
     sketch: np.ndarray
@@ -42,13 +45,13 @@ def directions(run: Run, model: nn.Module, subsets: np.ndarray) -> list[Directio
     found = []
     for index, subset in enumerate(subsets):
         x = run.estimator.solve(subset[None]).x[0]
-        found.append(_scaled(run, model, "fine-tuned", fine_tuned_step(run, subset)))
-        found.append(_scaled(run, model, "estimated", lifted_step(run, model, x), x))
-        found.append(_scaled(run, model, "random", random_step(model, run.recipe.seed + index)))
+        found.append(_scaled(run, model, "fine-tuned", index, fine_tuned_step(run, subset)))
+        found.append(_scaled(run, model, "estimated", index, lifted_step(run, model, x), x))
+        found.append(_scaled(run, model, "random", index, random_step(model, run.recipe.seed + index)))
     return found
 
 
-def step_file(run: Run, subset: np.ndarray):
+def step_file(run: Run, subset: np.ndarray) -> Path:
     """Where θ_S - θ* is kept."""
     rows = (example.digest for example in run.examples(chosen(run, subset)))
     return run.path / "diagnosis" / "steps" / f"{checksum(recipe_of(run).model_dump_json(), *rows)[:16]}.safetensors"
@@ -68,7 +71,7 @@ def fine_tuned_step(run: Run, subset: np.ndarray) -> Step:
     return load_file(path, device=run.device)
 
 
-def _save(path, step: Step) -> None:
+def _save(path: Path, step: Step) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with explained_if_full(path, 4 * sum(part.numel() for part in step.values())):
         save_file(dict(step), path.with_suffix(".tmp"))
@@ -111,9 +114,9 @@ def _plan(run: Run) -> dict:
     return {"seed": run.recipe.seed, "distribution": run.recipe.sketch.distribution}
 
 
-def _scaled(run: Run, model: nn.Module, kind: str, step: Step, x: np.ndarray | None = None) -> Direction:
+def _scaled(run: Run, model: nn.Module, kind: str, number: int, step: Step, x: np.ndarray | None = None) -> Direction:
     whole, own = length(trainable(model)), length(step)
     scale = whole / own if own else 0.0
     step = {name: part * scale for name, part in step.items()}
     end = float("nan") if kind == "random" else own / whole
-    return Direction(kind, step, end, sketch_of(run, model, step) if x is None else x * scale)
+    return Direction(kind, number, step, end, sketch_of(run, model, step) if x is None else x * scale)

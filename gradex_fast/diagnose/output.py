@@ -17,7 +17,7 @@ from gradex_fast.diagnose.part import Part
 from gradex_fast.files import read_json, write_atomically, write_json
 
 TITLES = {
-    "rrss": "first-order expansion: relative residual sum of squares by relative distance",
+    "rrss": "first-order expansion: RRSS by relative distance; last, where fine-tuning and the estimate really go",
     "truth": "estimate against truth",
     "dim": "error against the sketch's dimension",
     "ridge": "error against margin and ridge",
@@ -71,11 +71,12 @@ def show(parts: Mapping[str, Part], console: Console) -> None:
         if part.summary:
             table = Table(*(key.replace("_", " ") for key in part.summary[0]), title=TITLES[name], title_justify="left")
             for row in part.summary:
-                table.add_row(*(Text(_cell(key, value)) for key, value in row.items()))
+                table.add_row(*(Text(cell(key, value)) for key, value in row.items()))
             console.print(table)
 
 
-def _cell(key: str, value: Any) -> str:
+def cell(key: str, value: Any) -> str:
+    """A figure as a table has it: a dash for None."""
     if value is None:
         return "\N{EN DASH}"
     if not isinstance(value, float):

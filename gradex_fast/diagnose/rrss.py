@@ -35,12 +35,12 @@ def follow(truth: Truth) -> Part:
             exact[:, row] = slopes(model, example, margin, [d.step for d in found], pad_id=run.pad_id)
             stage.advance()
         rows: list[Row] = []
-        for index, (direction, slope) in enumerate(zip(found, exact, strict=True)):
+        for direction, slope in zip(found, exact, strict=True):
             for place, distance in _places(asked.distances, direction.end):
                 with moved(model, direction.step, distance):
                     there = margins(model, examples, margin, **options)
                 figures = errors(start, distance * slope, distance * (g @ direction.sketch), *there)
-                named = {"direction": direction.kind, "number": index // 3, "place": place, "distance": distance}
+                named = {"direction": direction.kind, "number": direction.number, "place": place, "distance": distance}
                 rows.append({**named, **figures})
             stage.advance()
     return Part(rows, _means(rows))
@@ -48,7 +48,10 @@ def follow(truth: Truth) -> Part:
 
 def _places(distances: Sequence[float], end: float) -> list[tuple[str, float]]:
     """What was asked for, and where the direction ends of itself."""
-    return [*((f"{distance:.2%}", distance) for distance in distances), *([("end", end)] if np.isfinite(end) else [])]
+    return [
+        *((f"{100 * distance:g}%", distance) for distance in distances),
+        *([("end", end)] if np.isfinite(end) else []),
+    ]
 
 
 def sampled(run: Run, count: int) -> tuple[list[Example], np.ndarray]:

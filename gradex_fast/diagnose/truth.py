@@ -129,11 +129,12 @@ def _row(run: Run, name: str, kind: str, subset: np.ndarray, *figures: float) ->
 
 
 def _figures(kind: str, estimate: np.ndarray, calibrated: np.ndarray, constant: np.ndarray, loss: np.ndarray) -> Row:
+    known = len(loss) >= 3  # two points always lie on a line
     return {
         "subsets": kind,
         "count": len(loss),
-        "spearman": metrics.spearman(estimate, loss),
-        "pearson": metrics.pearson(estimate, loss),
+        "spearman": metrics.spearman(estimate, loss) if known else float("nan"),
+        "pearson": metrics.pearson(estimate, loss) if known else float("nan"),
         "relative_error": metrics.relative_error(estimate, loss),
         "calibrated_error": metrics.relative_error(calibrated, loss),
         "constant_error": metrics.relative_error(constant, loss),
