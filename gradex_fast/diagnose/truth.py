@@ -57,8 +57,9 @@ def truth_of(run: Run) -> Truth:
 
 
 def forward_path(run: Run, steps: int) -> np.ndarray:
-    """The subsets of forward selection's first steps: bool [≤ steps, n + always]."""
-    path = forward_selection(run.estimator).path[:steps] if steps else ()
+    """The subsets of forward selection's first steps, improving or not: bool [≤ steps, n + always]."""
+    steps = min(steps, len(run.corpus.sources))
+    path = forward_selection(run.estimator, keep=steps).path if steps else ()
     masks = np.zeros((len(path), run.estimator.groups), bool)
     masks[:, list(run.estimator.always)] = True
     for index, step in enumerate(path):
