@@ -73,11 +73,43 @@ def _parser() -> argparse.ArgumentParser:
     rivals.add_argument("--keep", type=int, metavar="K", help="sources that each keeps (default: as many as it likes)")
     rivals.add_argument("--finetune", action="store_true", help="train a model on each choice and measure it")
     rivals.set_defaults(command=_compare)
+    _add_diagnose(commands)
     for command in set(commands.choices.values()):
         command.add_argument("--overwrite", action="store_true", help="throw away what an earlier run left there")
         command.add_argument("--quiet", action="store_true", help="print results and warnings only")
         command.add_argument("--json", action="store_true", help="print the metrics as JSON, nothing else, on stdout")
     return parser
+
+
+def _add_diagnose(commands: Any) -> None:
+    text = "how good the estimates are: the expansion, f̂ against f, dimension, ridge and margin"
+    command = commands.add_parser("diagnose", help=text)
+    command.add_argument("recipe", type=Path)
+    command.add_argument("overrides", nargs="*", metavar="section.key=value")
+    names = "rrss truth dim ridge (the default), curvature"
+    command.add_argument("--parts", nargs="+", metavar="PART", help=f"which of {names}")
+    command.set_defaults(command=_diagnose)
+
+
+def _diagnose(options: argparse.Namespace) -> int:
+    from gradex_fast.recipe import Recipe
+
+    parts = [text for text in options.parts or () if "=" not in text]
+    overrides = [*options.overrides, *(text for text in options.parts or () if "=" in text)]
+    recipe = Recipe.load(options.recipe, tuple(overrides))
+    calm_libraries()
+    from gradex_fast.diagnose import DEFAULT, diagnose, output
+
+    found = diagnose(recipe, parts or DEFAULT, reporter=_reporter(options), overwrite=options.overwrite)
+    _show(output.values(found.parts), lambda _, console: _print_diagnosis(found, console), options)
+    return 0
+
+
+def _print_diagnosis(found: Any, console: Any) -> None:
+    from gradex_fast.diagnose import output
+
+    output.show(found.parts, console)
+    console.print(f"diagnosis: {found.folder}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _run(options: argparse.Namespace) -> int:

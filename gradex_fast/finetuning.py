@@ -25,7 +25,7 @@ def fine_tune(
     run: Run, name: str, examples: Sequence[Example], recipe: TrainRecipe, start: Path | None = None
 ) -> dict[str, Any]:
     """Train in folder `name` from the pretrained model, once; return its figures. From `start` no model is kept."""
-    data = checksum(recipe.model_dump_json(), *(example.digest for example in examples))
+    data = data_checksum(examples, recipe)
     note, folder = run.workspace.done(name), run.path / name
     if note is not None and note["data"] == data and (start or folder.exists()):
         run.reporter.seconds[f"train {name}"] = note["seconds"]
@@ -44,6 +44,11 @@ def fine_tune(
                 load_tokenizer(run.recipe.model).save_pretrained(folder)
     run.workspace.finish(name, note)
     return note
+
+
+def data_checksum(examples: Sequence[Example], recipe: TrainRecipe) -> str:
+    """Of what a fine-tuning depends on besides where it starts; its note has it as "data"."""
+    return checksum(recipe.model_dump_json(), *(example.digest for example in examples))
 
 
 def true_loss(run: Run, subset: np.ndarray, index: int) -> float:

@@ -89,11 +89,11 @@ def meta(run: Run) -> None:
     fine_tune(run, "meta", run.examples(), run.recipe.train)
 
 
-def sketch(run: Run) -> None:
-    """Project the gradient of every training and validation sample at θ*."""
+def sketch(run: Run, folder: str = "sketches") -> None:
+    """Project the gradient of every training and validation sample at θ*; the sketches are kept in `folder`."""
     recipe = run.recipe.sketch
     weights = checksum(*map(file_checksum, sorted((run.path / "meta").glob("*.safetensors"))))
-    store = SketchStore(run.path / "sketches", {**run.identity, "meta": weights}, recipe.shard_rows)
+    store = SketchStore(run.path / folder, {**run.identity, "meta": weights}, recipe.shard_rows)
     splits = {"train": run.examples(), "validation": run.corpus.validation.examples}
     gaps = [(split, rows) for split, examples in splits.items() for rows in store.missing(split, len(examples))]
     with run.reporter.stage("sketch", sum(len(rows) for _, rows in gaps)) as stage:

@@ -216,6 +216,22 @@ class SelectRecipe(Section):
         return self
 
 
+class DiagnoseRecipe(Section):
+    """What `gradex-fast diagnose` measures, and how much of it."""
+
+    subsets: int = Field(12, ge=1, description="random subsets fine-tuned for real; the anchors are the first of them")
+    path: int = Field(5, ge=0, description="steps of forward selection whose subsets are fine-tuned too")
+    directions: int = Field(2, ge=1, description="of each kind in which the expansion is followed")
+    distances: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (0.0005, 0.001, 0.0015, 0.002, 0.0025), min_length=1, description="|Δ| / |θ*|, over the trained parameters"
+    )
+    rows: int = Field(100, ge=1, description="rows of the expansion, one backward pass each")
+    dims: tuple[Annotated[int, Field(ge=1)], ...] = Field((50, 100, 200, 400), min_length=1)
+    ridges: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (0.01, 0.1, 1.0, 10.0, 100.0), min_length=1, description="times the run's ridge"
+    )
+
+
 class Recipe(Section):
     """A whole run. `load` reads one from YAML; `dump` writes one that loads to an equal recipe."""
 
@@ -228,6 +244,7 @@ class Recipe(Section):
     sketch: SketchRecipe = SketchRecipe()
     estimate: EstimateRecipe = EstimateRecipe()
     select: SelectRecipe = SelectRecipe()
+    diagnose: DiagnoseRecipe = DiagnoseRecipe()
 
     @classmethod
     def load(cls, path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:

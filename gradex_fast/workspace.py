@@ -23,7 +23,7 @@ _FREE = ("sketch.memory",)
 _SINCE = {"sketch.distribution": "gaussian"}
 """Locked fields that older runs do not name, and what these runs had."""
 
-_FOLDERS = ("meta", "sketches", "checkpoints", "compare", "final", "rivals")
+_FOLDERS = ("meta", "sketches", "checkpoints", "compare", "final", "rivals", "diagnosis")
 _FILES = ("config.yaml", "subsets.parquet", "selection.json", "selected.jsonl", "scores.csv", "metrics.json")
 _MADE = (*_FOLDERS, *_FILES, "report.md", "report.html", "manifest.json")
 """What a run makes in its directory; the manifest last, so that what is half cleared is still a run."""

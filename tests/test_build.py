@@ -28,9 +28,9 @@ LAYERS = [
     {"layers", "head"},
     {"recognise", "replay", "workspace", "model", "batch", "fitting"},
     {"taps", "losses", "capture", "selfcheck", "preflight"},
-    {"data", "train", "evaluate", "sketch", "store", "estimate", "select", "report", "diagnose"},
+    {"data", "train", "evaluate", "sketch", "store", "estimate", "select", "report"},
     {"state", "search", "finetuning", "outputs", "summary", "pipeline"},
-    {"baselines"},
+    {"baselines", "diagnose"},
     {"demo", "doctor", "plan", "cli", "__main__"},
 ]
 STAGES = next(layer for layer in LAYERS if "sketch" in layer)
