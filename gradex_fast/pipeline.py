@@ -1,4 +1,4 @@
-"""The algorithm in order: prepare, meta-train, sketch, estimate, select, fine-tune, report.
+"""The algorithm in order: prepare, meta-train, sketch, (cluster,) estimate, select, fine-tune, report.
 
 Stages exchange arrays, and this page carries them. Each stage keeps what it made in the run's directory and, called
 again, goes on from there.
@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from gradex_fast.clusters import cut_into_clusters
 from gradex_fast.data import load_corpus
 from gradex_fast.errors import GradexError
 from gradex_fast.estimate import RIDGES, STABLE, SubsetEstimator
@@ -35,7 +36,7 @@ from gradex_fast.summary import rank_stability, summarise
 from gradex_fast.types import Selection, Sketches
 from gradex_fast.workspace import Workspace
 
-STAGES = ("prepare", "meta", "sketch", "estimate", "select", "finetune", "report")
+STAGES = ("prepare", "meta", "sketch", "cluster", "estimate", "select", "finetune", "report")
 
 
 def run(
@@ -51,7 +52,8 @@ def run(
 
     Args:
         until: the last stage to run, one of `STAGES`.
-        compare: other sets of sources, by name, to fine-tune and report beside the selected one.
+        compare: other sets of sources, by name, to fine-tune and report beside the selected one. Where rows are cut
+            into clusters, these are the sources here and in `labels`.
         labels: what the sources truly are, where that is known (the demo's "clean" and "noisy").
 
     Raises:
@@ -62,6 +64,7 @@ def run(
         steps = {
             "meta": meta,
             "sketch": sketch,
+            "cluster": cluster,
             "estimate": estimate,
             "select": select,
             "finetune": partial(finetune, compare=compare or {}),
@@ -103,6 +106,12 @@ def sketch(run: Run) -> None:
             found = sketch_examples(sketcher, examples, skip_nonfinite=recipe.on_nonfinite == "skip", **options)
             store.write(split, rows, found, [example.digest for example in examples])
     run.train, run.validation = (store.read(split, len(examples)) for split, examples in splits.items())
+
+
+def cluster(run: Run) -> None:
+    """Where the recipe says so: cut raw rows into clusters by their sketches; from here on these are the sources."""
+    if run.recipe.clusters:
+        cut_into_clusters(run)
 
 
 def estimate(run: Run) -> None:

@@ -24,12 +24,12 @@ LAYERS = [
     {"arguments"},
     {"regression", "tensorsketch"},
     {"errors", "types", "kernels"},
-    {"files", "metrics", "moves", "progress", "recipe", "terms", "rows", "memory", "cross_entropy"},
+    {"files", "metrics", "moves", "progress", "recipe", "terms", "rows", "memory", "cross_entropy", "clustering"},
     {"layers", "head"},
     {"recognise", "replay", "workspace", "model", "batch", "fitting"},
     {"taps", "losses", "capture", "selfcheck", "preflight"},
     {"data", "train", "evaluate", "sketch", "store", "estimate", "select", "report", "diagnose", "baselines"},
-    {"state", "finetuning", "outputs", "summary", "pipeline"},
+    {"state", "finetuning", "clusters", "outputs", "summary", "pipeline"},
     {"demo", "doctor", "plan", "cli", "__main__"},
 ]
 STAGES = next(layer for layer in LAYERS if "sketch" in layer)
