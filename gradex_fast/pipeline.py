@@ -19,7 +19,7 @@ from gradex_fast.errors import GradexError
 from gradex_fast.estimate import RIDGES, STABLE, SubsetEstimator
 from gradex_fast.evaluate import evaluate
 from gradex_fast.files import checksum, file_checksum
-from gradex_fast.finetuning import fine_tune, true_loss
+from gradex_fast.finetuning import fine_tune, meta_train, true_loss
 from gradex_fast.fitting import Budget
 from gradex_fast.memory import available
 from gradex_fast.model import fingerprint, load_model, load_tokenizer
@@ -88,7 +88,12 @@ def prepare(recipe: Recipe, reporter: Reporter, overwrite: bool = False) -> Run:
 
 def meta(run: Run) -> None:
     """Train once on all sources and the target's own rows: the meta-initialisation θ*."""
-    fine_tune(run, "meta", run.examples(), run.recipe.train)
+    note = meta_train(run)
+    if "looks" in note:
+        run.warn(
+            f"meta-training stopped at the best of {note['looks']} looks at the validation rows: θ* has seen the rows "
+            "on which the estimates are made"
+        )
 
 
 def sketch(run: Run) -> None:
@@ -173,7 +178,7 @@ def finetune(run: Run, compare: Mapping[str, Sequence[int]]) -> None:
             raise GradexError("no source was chosen and the target has no training rows: nothing to fine-tune on")
         folder = "final" if name == "selected" else f"compare/{name}"
         run.final[name] = fine_tune(run, folder, examples, run.recipe.train)
-    run.final["all"] = run.workspace.done("meta")
+    run.final["all" if run.recipe.meta.training == "all" else "pretrained"] = run.workspace.done("meta")
 
 
 def report(run: Run, labels: Sequence[str] | None = None) -> None:
