@@ -59,9 +59,8 @@ def cosine_graph(directions: np.ndarray) -> np.ndarray:
 
 
 def _clustered(directions: np.ndarray, count: int, method: str, seed: int) -> np.ndarray:
-    _, distinct = np.unique(directions.round(6) + 0.0, axis=0, return_inverse=True)  # float32 sketches: equal to 1e-7
-    if distinct.max() < count:
-        return distinct.ravel()
+    if (few := _distinct(directions, count)) is not None:
+        return few
     require_scikit_learn()
     from threadpoolctl import threadpool_limits
 
@@ -71,6 +70,17 @@ def _clustered(directions: np.ndarray, count: int, method: str, seed: int) -> np
             return _METHODS[method](directions, count, seed)
         nearest, centres = _gathered(directions, max(CENTRES, 2 * count), seed)
         return _METHODS[method](centres, count, seed)[nearest]
+
+
+def _distinct(directions: np.ndarray, count: int) -> np.ndarray | None:
+    """A label for every direction where there are at most `count`, else None. Those of float32 are equal to 1e-7."""
+    seen: dict[bytes, int] = {}
+    labels = []
+    for direction in directions:
+        labels.append(seen.setdefault((direction.round(6) + 0.0).tobytes(), len(seen)))
+        if len(seen) > count:
+            return None
+    return np.array(labels)
 
 
 def _spectral(directions: np.ndarray, count: int, seed: int) -> np.ndarray:
