@@ -37,15 +37,17 @@ class SharpnessAware:
     pass at w, so that it has the same dropout, and as ρ → 0 nothing changes.
     """
 
-    rho = 0.05
+    def __init__(self, *, rho: float, **named: Any) -> None:
+        super().__init__(**named)
+        self._rho, self._passes = rho, []
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        self._passes = [*getattr(self, "_passes", []), (inputs, _random_state())]
+        self._passes.append((inputs, _random_state()))
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:  # the last micro-batch of the step: g is whole
             passes, self._passes = self._passes, []
             after = _random_state()
-            with perturbed(model.parameters(), self.rho):
+            with perturbed(model.parameters(), self._rho):
                 model.zero_grad()
                 for inputs, state in passes:
                     _set_random_state(state)

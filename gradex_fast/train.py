@@ -50,14 +50,14 @@ def train(
     """
     steps = total_steps(len(examples), recipe)
     arguments = _arguments(recipe, folder, seed, steps, next(model.parameters()).device)
-    trainer = (_SharpnessAwareTrainer if sam else _SampleMeanTrainer)(
-        model=model,
-        args=arguments,
-        train_dataset=list(examples),
-        data_collator=partial(collate, pad_id=pad_id),
-        callbacks=[*([stopping] if stopping else []), _StageCallback(stage)],
-    )
-    trainer.rho = sam
+    parts = {
+        "model": model,
+        "args": arguments,
+        "train_dataset": list(examples),
+        "data_collator": partial(collate, pad_id=pad_id),
+        "callbacks": [*([stopping] if stopping else []), _StageCallback(stage)],
+    }
+    trainer = _SharpnessAwareTrainer(rho=sam, **parts) if sam else _SampleMeanTrainer(**parts)
     trainer.remove_callback(PrinterCallback)
     checkpoint = sum(12 * parameter.numel() for parameter in trainable(model).values())  # weights, two moments
     last = _last_checkpoint(folder)
@@ -113,7 +113,7 @@ def _hint(rate: float) -> str:
 
 
 class _SharpnessAwareTrainer(SharpnessAware, _SampleMeanTrainer):
-    pass
+    """The same loss, at the worst point near by."""
 
 
 class _StageCallback(TrainerCallback):

@@ -38,7 +38,8 @@ class Plain:
 
 
 class Sharp(SharpnessAware, Plain):
-    rho = RHO
+    def __init__(self) -> None:
+        super().__init__(rho=RHO)
 
 
 def micro_batches(seed: int = 0) -> tuple[nn.Linear, list[dict[str, torch.Tensor]]]:
