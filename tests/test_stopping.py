@@ -102,6 +102,10 @@ def test_a_best_look_before_the_checkpoint_survives_later_ones_that_are_lost(tmp
     with pytest.raises(Killed):  # the last checkpoint is of step 6
         trained(tmp_path / "t", first, patience=4, last=8)
     assert kept(tmp_path / "t") == {"look-4.safetensors", "look-8.safetensors"}
+    again = EarlyStopping(first, 2, 4, 12)
+    for step, looks in ((6, {2: 5, 4: 1, 6: 2}), (0, {})):
+        again.open(tmp_path / "t", step)
+        assert again.looks == looks
     second = Losses(3, 3, 3)  # this time 8, 10 and 12 are no lower than 4
     model, stopping, _ = trained(tmp_path / "t", second, patience=4)
     assert stopping.best == 4 and stopping.looks == {2: 5, 4: 1, 6: 2, 8: 3, 10: 3, 12: 3}
