@@ -17,6 +17,7 @@ STAGE_COMMANDS = {
     "prepare": ("prepare", "read, check and tokenise the data"),
     "meta": ("meta", "... and train once on everything"),
     "sketch": ("sketch", "... and project every sample's gradient"),
+    "cluster": ("cluster", "... and cut raw rows into clusters, where the recipe says so"),
     "estimate": ("estimate", "... and fine-tune the anchors, calibrate the estimate"),
     "select": ("select", "... and choose the sources"),
     "finetune": ("finetune", "... and train the final model"),

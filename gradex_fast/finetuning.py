@@ -15,29 +15,52 @@ from gradex_fast.evaluate import evaluate
 from gradex_fast.files import checksum, explained_if_full
 from gradex_fast.model import load_model, load_tokenizer, save_model, trainable
 from gradex_fast.preflight import check_parameters
-from gradex_fast.recipe import TrainRecipe
+from gradex_fast.recipe import MetaRecipe, TrainRecipe
 from gradex_fast.state import Run
+from gradex_fast.stopping import EarlyStopping
 from gradex_fast.train import total_steps, train
 from gradex_fast.types import Example
 
+PLAIN = MetaRecipe()
+"""No more than `TrainRecipe` says."""
+
+
+def meta_train(run: Run) -> dict[str, Any]:
+    """θ*, in folder "meta": trained on all rows as ``meta`` says, or the pretrained model itself."""
+    recipe = run.recipe.meta
+    return fine_tune(run, "meta", run.examples() if recipe.training == "all" else [], run.recipe.train, meta=recipe)
+
 
 def fine_tune(
-    run: Run, name: str, examples: Sequence[Example], recipe: TrainRecipe, start: Path | None = None
+    run: Run,
+    name: str,
+    examples: Sequence[Example],
+    recipe: TrainRecipe,
+    start: Path | None = None,
+    meta: MetaRecipe = PLAIN,
 ) -> dict[str, Any]:
-    """Train in folder `name` from the pretrained model, once; return its figures. From `start` no model is kept."""
-    data = data_checksum(examples, recipe)
+    """Train in folder `name` from the pretrained model, once; return its figures. From `start` no model is kept.
+
+    Without examples nothing is trained.
+    """
+    data = data_checksum(examples, recipe, meta)
     note, folder = run.workspace.done(name), run.path / name
     if note is not None and note["data"] == data and (start or folder.exists()):
         run.reporter.seconds[f"train {name}"] = note["seconds"]
         return note
     if note is not None and not start and folder.exists():
         raise GradexError(f"{folder} is a model trained on other rows; move it away, or begin again with --overwrite")
-    with run.reporter.stage(f"train {name}", total_steps(len(examples), recipe)) as stage:
+    steps = total_steps(len(examples), recipe) if examples else 0
+    with run.reporter.stage(f"train {name}", steps) as stage:
         model = load_model(run.recipe.model, run.recipe.seed, run.device, trained=start)
         check_parameters(run.recipe, model)
         begin, checkpoints = time.monotonic(), run.path / "checkpoints" / f"{name}-{data[:8]}"
-        train(model, examples, recipe, pad_id=run.pad_id, folder=checkpoints, seed=run.recipe.seed, stage=stage)
+        stopping = _stopping(run, meta, steps)
+        if examples:
+            places = {"pad_id": run.pad_id, "folder": checkpoints, "seed": run.recipe.seed, "stage": stage}
+            train(model, examples, recipe, **places, sam=meta.sam, stopping=stopping)
         note = {"data": data, "rows": len(examples), "seconds": time.monotonic() - begin, **figures(run, model)}
+        note |= _account(meta, stopping)
         if not start:
             with explained_if_full(folder, 4 * sum(p.numel() for p in trainable(model).values())):
                 save_model(model, folder)
@@ -46,9 +69,10 @@ def fine_tune(
     return note
 
 
-def data_checksum(examples: Sequence[Example], recipe: TrainRecipe) -> str:
+def data_checksum(examples: Sequence[Example], recipe: TrainRecipe, meta: MetaRecipe = PLAIN) -> str:
     """Of what a fine-tuning depends on besides where it starts; its note has it as "data"."""
-    return checksum(recipe.model_dump_json(), *(example.digest for example in examples))
+    options = [] if meta == PLAIN else [meta.model_dump_json()]
+    return checksum(recipe.model_dump_json(), *options, *(example.digest for example in examples))
 
 
 def true_loss(run: Run, subset: np.ndarray, index: int) -> float:
@@ -59,18 +83,33 @@ def true_loss(run: Run, subset: np.ndarray, index: int) -> float:
     return fine_tune(run, f"anchor {index + 1}", run.examples(chosen), recipe, start)["validation_loss"]
 
 
+def _stopping(run: Run, meta: MetaRecipe, steps: int) -> EarlyStopping | None:
+    def loss(model: nn.Module) -> float:
+        return _losses(run, model, "validation")["validation_loss"]
+
+    return EarlyStopping(loss, meta.every, meta.patience, steps) if meta.patience else None
+
+
+def _account(meta: MetaRecipe, stopping: EarlyStopping | None) -> dict[str, Any]:
+    """What a note and the report say of this training and of no plain one."""
+    sam = {"sam": meta.sam} if meta.sam else {}
+    return sam | ({"best_step": stopping.best, "looks": len(stopping.looks)} if stopping else {})
+
+
 def figures(run: Run, model: nn.Module) -> dict[str, float]:
     """Mean loss and share of rows wholly right, on validation and (where there is one) test.
 
     Raises:
         GradexError: a loss is not finite.
     """
-    measured: dict[str, float] = {}
-    for split, source in (("validation", run.corpus.validation), ("test", run.corpus.test)):
-        if source.examples:
-            found = evaluate(model, source.examples, pad_id=run.pad_id, batch_tokens=run.recipe.sketch.batch_tokens)
-            if not np.isfinite(found.loss).all():
-                raise GradexError(f"the {split} loss after training is not finite; lower train.learning_rate")
-            measured[f"{split}_loss"] = float(found.loss.mean())
-            measured[f"{split}_exact_match"] = float(found.correct.mean())
-    return measured
+    return _losses(run, model, "validation") | _losses(run, model, "test")
+
+
+def _losses(run: Run, model: nn.Module, split: str) -> dict[str, float]:
+    examples = getattr(run.corpus, split).examples
+    if not examples:
+        return {}
+    found = evaluate(model, examples, pad_id=run.pad_id, batch_tokens=run.recipe.sketch.batch_tokens)
+    if not np.isfinite(found.loss).all():
+        raise GradexError(f"the {split} loss after training is not finite; lower train.learning_rate")
+    return {f"{split}_loss": float(found.loss.mean()), f"{split}_exact_match": float(found.correct.mean())}

@@ -48,8 +48,12 @@ def in_names(details: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]
 
 
 def _selected_rows(run: Run) -> str:
-    """One JSON line per row of the chosen sources, then of the target's own training rows; ``_source`` is added."""
+    """One JSON line per row of the chosen sources, then of the target's own training rows.
+
+    ``_source`` is added; where sources are clusters, also ``_row``, the row as the clusters' table names it.
+    """
     sources = [run.corpus.sources[index] for index in run.selection.chosen]
     pairs = [(source.name, example) for source in (*sources, run.corpus.train) for example in source.examples]
-    rows = ({**example.row, "_source": name} for name, example in pairs)
+    ids = [{"_row": example.id} if run.whole else {} for _, example in pairs]
+    rows = ({**example.row, "_source": name, **row} for (name, example), row in zip(pairs, ids, strict=True))
     return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)

@@ -1,4 +1,4 @@
-"""The algorithm in order: prepare, meta-train, sketch, estimate, select, fine-tune, report.
+"""The algorithm in order: prepare, meta-train, sketch, (cluster,) estimate, select, fine-tune, report.
 
 Stages exchange arrays, and this page carries them. Each stage keeps what it made in the run's directory and, called
 again, goes on from there.
@@ -13,12 +13,13 @@ from functools import partial
 import numpy as np
 import torch
 
+from gradex_fast.clusters import cut_into_clusters
 from gradex_fast.data import load_corpus
 from gradex_fast.errors import GradexError
 from gradex_fast.estimate import RIDGES, STABLE, SubsetEstimator
 from gradex_fast.evaluate import evaluate
 from gradex_fast.files import checksum, file_checksum
-from gradex_fast.finetuning import fine_tune, true_loss
+from gradex_fast.finetuning import fine_tune, meta_train, true_loss
 from gradex_fast.fitting import Budget
 from gradex_fast.memory import available
 from gradex_fast.model import fingerprint, load_model, load_tokenizer
@@ -36,7 +37,7 @@ from gradex_fast.summary import rank_stability, summarise
 from gradex_fast.types import Selection, Sketches
 from gradex_fast.workspace import Workspace
 
-STAGES = ("prepare", "meta", "sketch", "estimate", "select", "finetune", "report")
+STAGES = ("prepare", "meta", "sketch", "cluster", "estimate", "select", "finetune", "report")
 
 
 def run(
@@ -52,7 +53,8 @@ def run(
 
     Args:
         until: the last stage to run, one of `STAGES`.
-        compare: other sets of sources, by name, to fine-tune and report beside the selected one.
+        compare: other sets of sources, by name, to fine-tune and report beside the selected one. Where rows are cut
+            into clusters, these are the sources here and in `labels`.
         labels: what the sources truly are, where that is known (the demo's "clean" and "noisy").
 
     Raises:
@@ -63,6 +65,7 @@ def run(
         steps = {
             "meta": meta,
             "sketch": sketch,
+            "cluster": cluster,
             "estimate": estimate,
             "select": select,
             "finetune": partial(finetune, compare=compare or {}),
@@ -86,7 +89,12 @@ def prepare(recipe: Recipe, reporter: Reporter, overwrite: bool = False) -> Run:
 
 def meta(run: Run) -> None:
     """Train once on all sources and the target's own rows: the meta-initialisation θ*."""
-    fine_tune(run, "meta", run.examples(), run.recipe.train)
+    note = meta_train(run)
+    if "looks" in note:
+        run.warn(
+            f"meta-training stopped at the best of {note['looks']} looks at the validation rows: θ* has seen the rows "
+            "on which the estimates are made"
+        )
 
 
 def sketch(run: Run, folder: str = "sketches") -> None:
@@ -107,6 +115,12 @@ def sketch(run: Run, folder: str = "sketches") -> None:
         sketched = sum(len(rows) for _, rows in gaps)
         run.workspace.finish("sketch", {"rows": sketched, "seconds": run.reporter.seconds["sketch"]})
     run.train, run.validation = (store.read(split, len(examples)) for split, examples in splits.items())
+
+
+def cluster(run: Run) -> None:
+    """Where the recipe says so: cut raw rows into clusters by their sketches; from here on these are the sources."""
+    if run.recipe.clusters:
+        cut_into_clusters(run)
 
 
 def estimate(run: Run) -> None:
@@ -169,7 +183,7 @@ def finetune(run: Run, compare: Mapping[str, Sequence[int]]) -> None:
             raise GradexError("no source was chosen and the target has no training rows: nothing to fine-tune on")
         folder = "final" if name == "selected" else f"compare/{name}"
         run.final[name] = fine_tune(run, folder, examples, run.recipe.train)
-    run.final["all"] = run.workspace.done("meta")
+    run.final["all" if run.recipe.meta.training == "all" else "pretrained"] = run.workspace.done("meta")
 
 
 def report(run: Run, labels: Sequence[str] | None = None) -> None:

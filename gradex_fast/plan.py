@@ -95,9 +95,10 @@ def _tokens_by_stage(corpus: Corpus, recipe: Recipe) -> dict[str, float]:
         samples = total_steps(round(share * rows), recipe) * recipe.batch_size * recipe.accumulation
         return samples * tokens / rows
 
-    anchors = recipe.estimate.anchor_train or recipe.train
+    anchors, options = recipe.estimate.anchor_train or recipe.train, recipe.meta
+    meta_passes = 0 if options.training == "none" else 2 if options.sam else 1
     return {
-        "meta-training": trained(recipe.train),
+        "meta-training": meta_passes * trained(recipe.train),
         "sketch": (tokens + corpus.validation.tokens) * SKETCH_OVERHEAD,
         "anchors": recipe.estimate.anchors * trained(anchors, recipe.estimate.anchor_fraction),
         "final training (at most)": trained(recipe.train),

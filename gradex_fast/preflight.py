@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from gradex_fast.clustering import require_scikit_learn
 from gradex_fast.constraints import Constraints
 from gradex_fast.errors import GradexError
 from gradex_fast.model import position_limit, trainable
-from gradex_fast.recipe import Recipe
+from gradex_fast.recipe import ClustersRecipe, Recipe
 from gradex_fast.types import Corpus
 
 
@@ -28,11 +29,14 @@ def device_of(recipe: Recipe) -> str:
 
 def check(recipe: Recipe, corpus: Corpus) -> None:
     """Raises `GradexError` for what would fail only after hours."""
-    if (recipe.select.keep or 0) > len(corpus.sources):
+    if recipe.clusters:
+        check_clusters(recipe.clusters, corpus)
+    elif (recipe.select.keep or 0) > len(corpus.sources):
         raise GradexError(
             f"select.keep is {recipe.select.keep}, more than the number of sources ({len(corpus.sources)})"
         )
-    constraints(recipe, corpus)
+    else:
+        constraints(recipe, corpus)
     parts = (*corpus.sources, corpus.train, corpus.validation, corpus.test)
     longest, limit = max(len(e.input_ids) for part in parts for e in part.examples), position_limit(recipe.model)
     if limit is not None and longest > limit:
@@ -53,6 +57,24 @@ def constraints(recipe: Recipe, corpus: Corpus) -> Constraints:
     except ValueError as error:
         raise GradexError(f"select: {error}") from error
     return found
+
+
+def check_clusters(recipe: ClustersRecipe, corpus: Corpus) -> None:
+    """Raises `GradexError` for a source that is not there, too few rows, or where scikit-learn is missing."""
+    require_scikit_learn()
+    rows = {source.name: len(source.examples) for source in corpus.sources}
+    if recipe.sources == "all":
+        _check_count(recipe.count, "the sources together have", sum(rows.values()))
+        return
+    for name in recipe.sources:
+        if name not in rows:
+            raise GradexError(f"clusters.sources: there is no source {name!r}; there are {', '.join(rows)}")
+        _check_count(recipe.count, f"source {name!r} has", rows[name])
+
+
+def _check_count(count: int, who: str, rows: int) -> None:
+    if 2 * count > rows:
+        raise GradexError(f"clusters.count is {count}, but {who} {rows} rows: {rows // 2} at most, two rows a cluster")
 
 
 def check_parameters(recipe: Recipe, model: nn.Module) -> None:

@@ -117,6 +117,24 @@ class TrainRecipe(Section):
     checkpoints: int = Field(4, ge=0, description="saved evenly over the run, to resume from")
 
 
+class MetaRecipe(Section):
+    """What differs between meta-training and any other training; the rest is `train`'s. ``none`` is short for its first
+    field."""
+
+    training: Literal["all", "none"] = Field("all", description="none: θ* is the pretrained model, fresh adapters")
+    sam: float = Field(0.0, ge=0, description="ρ of sharpness-aware minimisation, two passes a step; 0: off")
+    patience: int | None = Field(
+        None, ge=1, description="stop after so many looks at the validation loss without a lower one; None: never look"
+    )
+    every: int = Field(50, ge=1, description="optimiser steps between two looks")
+
+    @model_validator(mode="after")
+    def _nothing_to_train(self) -> MetaRecipe:
+        if self.training == "none" and (self.sam or self.patience):
+            raise ValueError("training: none leaves nothing for sam or patience to change")
+        return self
+
+
 class SketchRecipe(Section):
     dim: int = Field(100, ge=1, description="d, columns of the projection")
     distribution: Literal["gaussian", "rademacher", "tensorsketch"] = Field("gaussian", description="of P's entries")
@@ -137,6 +155,14 @@ class SketchRecipe(Section):
         except re.error as error:
             raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
         return pattern
+
+
+class ClustersRecipe(Section):
+    """Raw rows as sources: rows are cut into clusters by their sketches, and these are selected."""
+
+    count: int = Field(100, ge=2, le=1000, description="clusters of each cut; the paper takes 50 to 400")
+    method: Literal["spectral", "agglomerative"] = "spectral"
+    sources: Literal["all"] | tuple[str, ...] = Field("all", description="all: in one cut; names: each on its own")
 
 
 class EstimateRecipe(Section):
@@ -241,10 +267,17 @@ class Recipe(Section):
     model: ModelRecipe
     data: DataRecipe
     train: TrainRecipe = TrainRecipe()
+    meta: MetaRecipe = MetaRecipe()
     sketch: SketchRecipe = SketchRecipe()
+    clusters: ClustersRecipe | None = None
     estimate: EstimateRecipe = EstimateRecipe()
     select: SelectRecipe = SelectRecipe()
     diagnose: DiagnoseRecipe = DiagnoseRecipe()
+
+    @field_validator("meta", mode="before")
+    @classmethod
+    def _none_in_one_word(cls, value: Any) -> Any:
+        return {"training": "none"} if value == "none" else value
 
     @classmethod
     def load(cls, path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:

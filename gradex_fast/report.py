@@ -62,12 +62,13 @@ def write_report(folder: Path, summary: Summary) -> Path:
 def scores_csv(folder: Path, summary: Summary) -> Path:
     """Write scores.csv, one line per source in the recipe's order; an unknown figure is left empty.
 
-    Columns: source, rows, score, low, high, chosen (true, false) and, where any is known, truth.
+    Columns: source, rows, score, low, high, chosen (true, false) and, where any is known, truth and a cluster's origin.
 
     Raises:
         GradexError: the file cannot be written.
     """
     columns = ["rows", "score", "low", "high", "chosen"] + ["truth"] * _has_truth(summary)
+    columns += ["origin"] * _has_origin(summary)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["source", *columns])
@@ -112,6 +113,7 @@ def _view(summary: Summary) -> dict[str, Any]:
         "ranked": sorted(sources, key=lambda s: s["score"] if _finite(s.get("score")) else math.inf),
         "chosen": [source for source in sources if source["chosen"]],
         "has_truth": _has_truth(summary),
+        "has_origin": _has_origin(summary),
         "has_score": bool(scores),
         "places": min(8, max(3, math.ceil(2 - math.log10(worst - best)))) if worst > best else 4,
         "clipped": span != (left, right),
@@ -166,6 +168,10 @@ def _finite(value: Any) -> bool:
 
 def _has_truth(summary: Summary) -> bool:
     return any(source.get("truth") for source in summary["sources"])
+
+
+def _has_origin(summary: Summary) -> bool:
+    return any(source.get("origin") for source in summary["sources"])
 
 
 def _without_nan(value: Any) -> Any:

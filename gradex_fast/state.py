@@ -12,7 +12,7 @@ import numpy as np
 from gradex_fast.estimate import SubsetEstimator
 from gradex_fast.progress import Reporter
 from gradex_fast.recipe import Recipe
-from gradex_fast.types import Corpus, Example, Selection, Sketches
+from gradex_fast.types import Corpus, Example, Selection, Sketches, Source
 from gradex_fast.workspace import Workspace
 
 
@@ -22,6 +22,7 @@ class Run:
 
     Attributes:
         corpus: the tokenised rows. pad_id: the tokenizer's pad token. identity: what the run's directory is locked to.
+        whole: the corpus' sources as they were given, once clusters have taken the place of some.
         train, validation: sketches at θ*. estimator: f̂. selection: the choice; `others`: other methods' choices.
         truths: subsets fine-tuned for real from θ*: bool [r, n + always]; `truth`: their validation losses [r].
         final: by name, the figures of models fine-tuned from the pretrained one.
@@ -36,6 +37,7 @@ class Run:
     pad_id: int
     identity: Mapping[str, Any]
     warnings: list[str] = field(default_factory=list)
+    whole: Sequence[Source] = ()
     train: Sketches | None = None
     validation: Sketches | None = None
     estimator: SubsetEstimator | None = None

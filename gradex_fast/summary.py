@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradex_fast import metrics
+from gradex_fast.clusters import origin
 from gradex_fast.files import read_json
 from gradex_fast.outputs import in_names
 from gradex_fast.report import terminal_table
 from gradex_fast.state import Run
+from gradex_fast.types import Source
 from gradex_fast.workspace import versions
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ def summarise(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any]:
         "title": run.path.name,
         "method": run.recipe.select.method,
         "sources": [_source(run, index, labels) for index in range(len(run.corpus.sources))],
+        "clusters": _clusters(run),
         "target": {part: len(getattr(run.corpus, part).examples) for part in ("train", "validation", "test")},
         "path": account["path"],
         "details": in_names(selection.details, run.corpus.names),
@@ -60,18 +63,28 @@ def summarise(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any]:
 def _source(run: Run, index: int, labels: Sequence[str] | None) -> dict[str, Any]:
     source, selection = run.corpus.sources[index], run.selection
     return {
-        "name": source.name,
-        "rows": len(source.examples),
-        "tokens": source.tokens,
-        "truncated": source.truncated,
-        "dropped": source.dropped,
-        "overlapping": source.overlapping,
+        **_rows(source, cluster=bool(run.whole) and all(source is not one for one in run.whole)),
         "score": float(selection.scores[index]),
         "low": float(selection.low[index]),
         "high": float(selection.high[index]),
         "chosen": index in selection.chosen,
         "truth": labels[index] if labels else None,
     }
+
+
+def _rows(source: Source, cluster: bool = False) -> dict[str, Any]:
+    """Of a cluster: where its rows come from, in place of what was lost when they were read."""
+    figures = {"name": source.name, "rows": len(source.examples), "tokens": source.tokens}
+    if cluster:
+        return figures | {"origin": origin(source), "truncated": None, "dropped": None, "overlapping": None}
+    lost = {"truncated": source.truncated, "dropped": source.dropped, "overlapping": source.overlapping}
+    return figures | lost
+
+
+def _clusters(run: Run) -> dict[str, Any] | None:
+    if not run.whole:
+        return None
+    return {"method": run.recipe.clusters.method, "sources": [_rows(source) for source in run.whole]}
 
 
 def _truth(run: Run) -> list[dict[str, Any]]:

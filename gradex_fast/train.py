@@ -20,6 +20,8 @@ from gradex_fast.losses import sample_losses, token_losses
 from gradex_fast.model import trainable
 from gradex_fast.progress import Stage
 from gradex_fast.recipe import TrainRecipe
+from gradex_fast.sharpness import SharpnessAware
+from gradex_fast.stopping import EarlyStopping
 from gradex_fast.types import Example
 
 
@@ -32,28 +34,40 @@ def train(
     folder: Path,
     seed: int,
     stage: Stage,
+    sam: float = 0.0,
+    stopping: EarlyStopping | None = None,
 ) -> None:
     """Fine-tune `model` in place; every sample has the same weight, whatever its length.
 
     Interrupted, the same call goes on from the last whole checkpoint in `folder` and ends with the same
     parameters as an uninterrupted one; the folder is removed at the end.
 
+    Args:
+        sam: ρ of sharpness-aware minimisation; 0: off.
+
     Raises:
         GradexError: the loss or a trained parameter is not finite; the message names the step or the parameter.
     """
     steps = total_steps(len(examples), recipe)
     arguments = _arguments(recipe, folder, seed, steps, next(model.parameters()).device)
-    trainer = _SampleMeanTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=list(examples),
-        data_collator=partial(collate, pad_id=pad_id),
-        callbacks=[_StageCallback(stage)],
-    )
+    parts = {
+        "model": model,
+        "args": arguments,
+        "train_dataset": list(examples),
+        "data_collator": partial(collate, pad_id=pad_id),
+        "callbacks": [*([stopping] if stopping else []), _StageCallback(stage)],
+    }
+    trainer = _SharpnessAwareTrainer(rho=sam, **parts) if sam else _SampleMeanTrainer(**parts)
     trainer.remove_callback(PrinterCallback)
     checkpoint = sum(12 * parameter.numel() for parameter in trainable(model).values())  # weights, two moments
+    last = _last_checkpoint(folder)
+    if stopping:
+        stopping.open(folder, int(last.rpartition("-")[2]) if last else 0)
     with explained_if_full(folder, checkpoint):
-        trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+        if not (stopping and stopping.over):
+            trainer.train(resume_from_checkpoint=last)
+    if stopping:
+        stopping.restore(model)
     for name, parameter in trainable(model).items():
         if not torch.isfinite(parameter).all():
             raise GradexError(f"{name} is not finite after the last step: {_hint(recipe.learning_rate)}")
@@ -96,6 +110,10 @@ class _SampleMeanTrainer(Trainer):
 
 def _hint(rate: float) -> str:
     return f"lower train.learning_rate (now {rate:g}) or look for broken rows; finished stages are kept"
+
+
+class _SharpnessAwareTrainer(SharpnessAware, _SampleMeanTrainer):
+    """The same loss, at the worst point near by."""
 
 
 class _StageCallback(TrainerCallback):

@@ -14,17 +14,31 @@ from gradex_fast.files import checksum, read_json, write_atomically, write_json
 from gradex_fast.recipe import Recipe
 from gradex_fast.types import Corpus
 
-_LOCKED = ("model", "train", "sketch")
+_LOCKED = ("model", "train", "meta", "sketch")
 """Sections that decide the meta-model and the sketches; others may change between calls."""
 
 _FREE = ("sketch.memory",)
 """Of those, what changes no more than a rounding: how many rows share a pass."""
 
-_SINCE = {"sketch.distribution": "gaussian"}
+_SINCE = {
+    "sketch.distribution": "gaussian",
+    "meta.training": "all",
+    "meta.sam": 0.0,
+    "meta.patience": None,
+    "meta.every": 50,
+}
 """Locked fields that older runs do not name, and what these runs had."""
 
 _FOLDERS = ("meta", "sketches", "checkpoints", "compare", "final", "rivals", "diagnosis")
-_FILES = ("config.yaml", "subsets.parquet", "selection.json", "selected.jsonl", "scores.csv", "metrics.json")
+_FILES = (
+    "config.yaml",
+    "clusters.parquet",
+    "subsets.parquet",
+    "selection.json",
+    "selected.jsonl",
+    "scores.csv",
+    "metrics.json",
+)
 _MADE = (*_FOLDERS, *_FILES, "report.md", "report.html", "manifest.json")
 """What a run makes in its directory; the manifest last, so that what is half cleared is still a run."""
 
