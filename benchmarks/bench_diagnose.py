@@ -1,6 +1,6 @@
 """`gradex-fast diagnose` on the demo: every part, mean over seeds; what README and the choice of the estimator cite.
 
-    python benchmarks/bench_diagnose.py --seeds 0 1 2 --subsets 24 --out benchmarks/results/diagnose.json
+    python benchmarks/bench_diagnose.py --seeds 0 1 --subsets 24 --out benchmarks/results/diagnose.json
 
 Writes JSON and, beside it, the same as Markdown tables.
 """
@@ -53,7 +53,7 @@ def markdown(parts: dict[str, Rows]) -> str:
 
 
 def main() -> None:
-    parser = seeds.options(__doc__, range(3))
+    parser = seeds.options(__doc__, range(2))
     parser.add_argument("--subsets", type=int, default=24)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -111,7 +111,7 @@ def sketch(run: Run, folder: str = "sketches") -> None:
             options = {"pad_id": run.pad_id, "batch_tokens": budget, "stage": stage}
             found = sketch_examples(sketcher, examples, skip_nonfinite=recipe.on_nonfinite == "skip", **options)
             store.write(split, rows, found, [example.digest for example in examples])
-    if gaps:
+    if gaps and folder == "sketches":
         sketched = sum(len(rows) for _, rows in gaps)
         run.workspace.finish("sketch", {"rows": sketched, "seconds": run.reporter.seconds["sketch"]})
     run.train, run.validation = (store.read(split, len(examples)) for split, examples in splits.items())

@@ -14,7 +14,7 @@ from gradex_fast.diagnose.truth import Truth
 def announced(truth: Truth, parts: Collection[str]) -> str:
     """One line: fine-tunings, sketching passes, single-row passes; what is on disk is not counted."""
     work = [_fine_tunings(truth, parts), _passes(truth, parts), _rows(truth, parts)]
-    return f"diagnose {' '.join(parts)}: " + ("; ".join(filter(None, work)) or "everything is there")
+    return f"{' '.join(['diagnose', *parts])}: " + ("; ".join(filter(None, work)) or "everything is there")
 
 
 def fine_tunings(truth: Truth, parts: Collection[str]) -> int:
@@ -56,6 +56,7 @@ def _folders(truth: Truth) -> dict[str, dict[str, int]]:
 
 
 def _rows(truth: Truth, parts: Collection[str]) -> str:
-    asked = truth.run.recipe.diagnose
+    run, asked = truth.run, truth.run.recipe.diagnose
+    rows = min(asked.rows, len(run.train) + len(run.validation))
     passes = asked.directions * (3 * len(asked.distances) + 2) + 1
-    return f"{asked.rows} backward passes of one row, {passes} evaluations of these" if "rrss" in parts else ""
+    return f"{rows} backward passes of one row, {passes} evaluations of these" if "rrss" in parts else ""
