@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradex_fast.constraints import Constraints
+from gradex_fast.constraints import FREE, Constraints
 from gradex_fast.select.estimator import Estimator, mask_of
 
 SAMPLINGS = ("independent", "balanced", "antithetic")
-FREE = Constraints()
 
 
 def random_subsets(
