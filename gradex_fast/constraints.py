@@ -114,6 +114,10 @@ class Constraints:
         return str(source) if self.names is None else str(self.names[source])
 
 
+FREE = Constraints()
+"""No limits."""
+
+
 def _found(names: Sequence[str], wanted: Sequence[str], field: str) -> tuple[int, ...]:
     for name in wanted:
         if name not in names:

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gradex_fast.constraints import Constraints
+from gradex_fast.constraints import FREE, Constraints
 from gradex_fast.select.convergence import convergence
 from gradex_fast.select.estimator import Estimator, in_tie_order, joined
-from gradex_fast.select.sampling import FREE, random_subsets
+from gradex_fast.select.sampling import random_subsets
 from gradex_fast.select.threshold import fill, natural_count, ranking, sweep
 from gradex_fast.select.validate import cross_validate, group_means
 from gradex_fast.types import Estimates, Selection

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gradex_fast.constraints import Constraints
+from gradex_fast.constraints import FREE, Constraints
 from gradex_fast.select.estimator import Estimator
 from gradex_fast.select.walk import Walk
 from gradex_fast.types import Selection
 
 Progress = Callable[[int], object] | None
-FREE = Constraints()
 
 
 def forward_selection(

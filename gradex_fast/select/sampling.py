@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradex_fast.constraints import Constraints
+from gradex_fast.constraints import FREE, Constraints
 from gradex_fast.select.estimator import Estimator, mask_of
 
 SAMPLINGS = ("independent", "balanced", "antithetic")
-FREE = Constraints()
 
 
 def random_subsets(
@@ -24,11 +23,11 @@ def random_subsets(
     Free are the candidates that are neither included nor excluded. A budget does not bind these subsets.
 
     Args:
-        sampling: "independent" draws each subset alone; "balanced" takes the sources that were drawn least, equals at
-            random, so that at any time all were drawn equally often, ± 1; "antithetic" draws every second subset as the
-            complement of the one before (of ⌊free/2⌋ or ⌈free/2⌉ sources), for a fraction of one half only. That
-            cancels what is the same in a set and its complement, such as pairs that help one another; where f̂ is near a
-            sum over the sources a complement says nothing new, and the scores need twice as many subsets.
+        sampling: "independent" draws each subset alone. "balanced" then swaps sources between subsets until all are
+            drawn equally often, ± 1, which takes off most of the noise that all scores share. "antithetic" draws every
+            second subset as the complement of the one before (of ⌊free/2⌋ or ⌈free/2⌉ sources), for a fraction of one
+            half only. That cancels what is the same in a set and its complement, such as pairs that help one another;
+            where f̂ is near a sum over the sources, a complement says nothing new: twice the subsets are needed.
 
     Raises:
         ValueError: the sampling is unknown, or does not go with the fraction.
@@ -49,12 +48,18 @@ def _independent(free: np.ndarray, count: int, size: int, draw: np.random.Genera
 
 
 def _balanced(free: np.ndarray, count: int, size: int, draw: np.random.Generator) -> list[np.ndarray]:
-    times, subsets = np.zeros(len(free), int), []
-    for _ in range(count):
-        least = np.lexsort((draw.random(len(free)), times))[:size]
-        times[least] += 1
-        subsets.append(free[least])
-    return subsets
+    """Independent subsets in which sources that were drawn too often then give way to those drawn too seldom.
+
+    Dealing the sources out in turn would be even too, but its subsets complete one another, which tells less.
+    """
+    masks = np.stack([np.isin(free, members) for members in _independent(free, count, size, draw)])
+    times = masks.sum(0)
+    while len(free) and np.ptp(times) > 1:
+        most, least = (draw.choice(np.flatnonzero(times == end)) for end in (times.max(), times.min()))
+        row = draw.choice(np.flatnonzero(masks[:, most] & ~masks[:, least]))
+        masks[row, [most, least]] = False, True
+        times[[most, least]] += -1, 1
+    return [free[mask] for mask in masks]
 
 
 def _antithetic(free: np.ndarray, count: int, size: int, draw: np.random.Generator) -> list[np.ndarray]:
