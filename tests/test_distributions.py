@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import pytest
 import torch
 from conftest import Place
 from distributions import DISTRIBUTIONS, exact_and_allowed, variance
-from exact_sketch import PLAN, assert_within, dense, random
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from exact_sketch import PLAN, dense, random
 
 from gradex_fast import kernels, native
-from gradex_fast.reference.lift import lift as reference_lift
 
 SEEDS, DIM = 4000, 16
 
@@ -116,49 +111,3 @@ def test_shape_and_order_do_not_matter(plan: dict[str, str], place: Place) -> No
     }
     for way, got in ways.items():
         assert (abs(got.cpu().double().numpy() - exact) <= 2 * allowed).all(), way
-
-
-@cache
-def values(n: int, t: int, width: int, seed: int) -> torch.Tensor:
-    return torch.randn(n, t, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-FEATURES = st.integers(1, 40)
-DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64])
-
-
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(
-    distribution=st.sampled_from(DISTRIBUTIONS),
-    shape=st.tuples(st.integers(1, 4), st.integers(1, 6), FEATURES, FEATURES),
-    types=st.tuples(DTYPES, DTYPES),
-    dim=st.integers(1, 150),
-    first=st.one_of(st.integers(0, 5), st.integers(2**32 - 3, 2**32)),
-    seed=st.integers(-(2**40), 2**40),
-    strided=st.booleans(),
-    data=st.data(),
-)
-def test_any_sketch_project_and_lift(distribution, shape, types, dim, first, seed, strided, data) -> None:
-    n, t, p, q = shape
-    x, d = values(n, t, 2 * p, 0).to(types[0])[..., ::2], values(n, t, 2 * q, 1).to(types[1])[..., ::2]
-    if not strided:
-        x, d = x.contiguous(), d.contiguous()
-    lengths = data.draw(st.one_of(st.none(), st.lists(st.integers(0, t), min_size=n, max_size=n)))
-    name, offset = data.draw(st.text(max_size=5)), first * p
-    plan = {"name": name, "seed": seed, "dim": dim}
-    exact, allowed = exact_and_allowed(x, d, distribution, lengths=lengths, offset=offset, **plan)
-    same = {"distribution": distribution, "offset": offset, "backend": None}
-    assert_within(kernels.sketch(x, d, lengths=lengths, **same, **plan), exact, allowed)
-
-    tokens = np.full(n, t) if lengths is None else lengths
-    kept = torch.from_numpy(np.arange(t) < np.asarray(tokens)[:, None])[..., None]
-    rows = dense(*(torch.where(kept, f.double(), 0.0).numpy() for f in (x, d)))
-    assert_within(kernels.project(torch.from_numpy(rows), width=p, **same, **plan), exact, allowed)
-
-    w = values(2, 1, dim, 2)[:, 0].float()
-    lifted = kernels.lift(w, p * q, name=name, seed=seed, width=p, **same)
-    del same["backend"]
-    ideal = reference_lift(w.double().numpy(), p * q, name=name, seed=seed, width=p, **same)
-    # |P| is at most 6.7 (normals of a 32-bit uniform): dim products and 5 roundings, as in test_lift.
-    largest = 6.7 * np.abs(w.double().numpy()).sum(1, keepdims=True) / np.sqrt(dim)
-    assert (abs(lifted.numpy() - ideal) <= (dim + 5) * 2.0**-24 * largest).all()

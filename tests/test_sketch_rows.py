@@ -8,8 +8,6 @@ import torch
 from conftest import Place
 from distributions import DISTRIBUTIONS, exact_and_allowed
 from exact_sketch import PLAN, assert_within, random
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from gradex_fast import kernels
 
@@ -45,27 +43,6 @@ def test_every_type_and_strides(place: Place, dtype: torch.dtype) -> None:
     exact, allowed = exact_and_allowed(values, one_hot(rows, 7), "gaussian", dim=5, **PLAN)
     got = kernels.sketch_rows(values.to(place.device), rows.to(place.device), dim=5, backend=place.backend, **PLAN)
     assert_within(got, exact, allowed)
-
-
-@pytest.mark.parametrize("backend", ["cpu", "lanes"])
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(
-    shape=st.tuples(st.integers(1, 20), st.integers(1, 9), st.integers(1, 70)),
-    dim=st.integers(1, 140),
-    distribution=st.sampled_from(DISTRIBUTIONS[:2]),
-    data=st.data(),
-)
-def test_any_look_ups(backend: str, shape: tuple[int, int, int], dim: int, distribution: str, data) -> None:
-    """The sum over rows r of the sketch of the tokens that looked r up, r lines into the parameter."""
-    n, t, width = shape
-    rows = torch.tensor(data.draw(st.lists(st.integers(-1, 6), min_size=n * t, max_size=n * t))).reshape(n, t)
-    values, plan = random(*shape), {**PLAN, "dim": dim, "distribution": distribution}
-    expected = torch.zeros(n, dim)
-    for row in range(7):
-        hits = (rows == row).float()[:, :, None]
-        kernels.sketch(values, hits, offset=row * width, out=expected, backend="cpu", **plan)
-    found = kernels.sketch_rows(values, rows, backend=backend, **plan)
-    assert (found - expected).norm() <= 2e-5 * expected.norm()
 
 
 def test_rows_far_apart(compiled: Place) -> None:
