@@ -139,8 +139,8 @@ def test_where_no_source_is_chosen_the_target_trains_alone(inputs: Path, tmp_pat
         found = search(run, method, stage)
         return type(found)((), *(getattr(found, f) for f in ("scores", "low", "high", "path", "subsets", "estimates")))
 
-    search = pipeline._search
-    monkeypatch.setattr(pipeline, "_search", none)
+    search = pipeline._searched
+    monkeypatch.setattr(pipeline, "_searched", none)
     run = runs.run(runs.language_tree(inputs, tmp_path / "run"))
     assert [example.id for example in trained[-1][1]] == [f"target-train/{i}" for i in range(4)]
     assert json.loads((run.path / "selection.json").read_text())["chosen"] == []
