@@ -11,8 +11,10 @@ import torch
 from gradex_fast.reference.projection import DISTRIBUTIONS
 
 Array = TypeVar("Array", torch.Tensor, np.ndarray)
-BACKENDS = (None, "cpu", "cuda", "lanes", "reference")
 HOSTS = {None: ("cpu", "cuda"), "cpu": ("cpu",), "cuda": ("cuda",), "lanes": ("cpu",)}
+"""Where the tensors are that a backend reads; the reference reads all."""
+
+BACKENDS = (*HOSTS, "reference")
 
 
 def check_plan(dim: int, distribution: str, offset: int, threads: int | None) -> None:

@@ -15,7 +15,7 @@ from gradex_fast.evaluate import evaluate
 from gradex_fast.files import checksum, explained_if_full
 from gradex_fast.model import load_model, load_tokenizer, save_model, trainable
 from gradex_fast.preflight import check_parameters
-from gradex_fast.recipe import MetaRecipe, TrainRecipe
+from gradex_fast.sections import MetaRecipe, TrainRecipe
 from gradex_fast.state import Run
 from gradex_fast.stopping import EarlyStopping
 from gradex_fast.train import total_steps, train

@@ -125,8 +125,8 @@ def sketch(
     elif distribution == "tensorsketch":
         tensorsketch.sketch(total, x, d, length, key=philox_key(name, seed), offset=offset)
     else:
-        plan = _compiled(name, seed, dim, distribution, threads)
-        native.sketch(total, x, d, length, offset=offset, lanes=backend == "lanes", **plan)
+        plan = _compiled(name, seed, dim, distribution, threads, backend)
+        native.sketch(total, x, d, length, offset=offset, **plan)
     return like(total, inputs)
 
 
@@ -167,8 +167,8 @@ def project(
         tensorsketch.project(total, x, key=philox_key(name, seed), offset=offset, width=width)
     else:
         ones = torch.ones(len(x), 1, 1, device=x.device)
-        plan = _compiled(name, seed, dim, distribution, threads)
-        native.sketch(total, x[:, None, :], ones, None, offset=offset, lanes=backend == "lanes", **plan)
+        plan = _compiled(name, seed, dim, distribution, threads, backend)
+        native.sketch(total, x[:, None, :], ones, None, offset=offset, **plan)
     return like(total, rows)
 
 
@@ -208,10 +208,12 @@ def sketch_rows(
     elif distribution == "tensorsketch":
         tensorsketch.sketch_rows(total, value, row, key=philox_key(name, seed))
     else:
-        found, start, token = (_by_row_unseen if value.is_cuda or backend == "lanes" else _by_row)(row)
+        found, start, token = _by_row(row)
+        plan = _compiled(name, seed, dim, distribution, threads, backend)
+        if not (value.is_cuda or plan["lanes"]):
+            found = found[: int((start[1:] > start[:-1]).sum())]
         if len(found):
-            plan = _compiled(name, seed, dim, distribution, threads)
-            native.sketch_rows(total, value, found, start, token, lanes=backend == "lanes", **plan)
+            native.sketch_rows(total, value, found, start, token, **plan)
     return like(total, values)
 
 
@@ -250,28 +252,25 @@ def lift(
     elif distribution == "tensorsketch":
         tensorsketch.lift(out, w, key=philox_key(name, seed), offset=offset, width=width)
     else:
-        plan = _compiled(name, seed, dim, distribution, threads)
-        native.lift(out, w.detach(), offset=offset, lanes=backend == "lanes", **plan)
+        plan = _compiled(name, seed, dim, distribution, threads, backend)
+        native.lift(out, w.detach(), offset=offset, **plan)
     return like(out, weights)
 
 
-def _compiled(name: str, seed: int, dim: int, distribution: str, threads: int | None) -> dict[str, Any]:
-    """Which P, for the compiled kernels."""
-    key, scale = philox_key(name, seed), 1 / math.sqrt(dim)
-    return {"key": key, "scale": scale, "distribution": distribution, "threads": thread_count(threads)}
+def _compiled(
+    name: str, seed: int, dim: int, distribution: str, threads: int | None, backend: str | None
+) -> dict[str, Any]:
+    """Which P, and by what, for the compiled kernels."""
+    p = {"key": philox_key(name, seed), "scale": 1 / math.sqrt(dim), "distribution": distribution}
+    return {**p, "threads": thread_count(threads), "lanes": backend == "lanes"}
 
 
 def _by_row(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The rows >= 0 of rows [n, t], ascending, and their tokens as `RowSketchArguments` has them."""
-    token = torch.argsort(rows.reshape(-1), stable=True)
-    found, counts = rows.reshape(-1)[token].unique_consecutive(return_counts=True)
-    start, none = torch.cat([counts.new_zeros(1), counts.cumsum(0)]), int((found < 0).sum())
-    return found[none:].to(torch.int64).contiguous(), start[none:].contiguous(), token
+    """The rows >= 0 of rows [n, t], ascending, and their tokens as `RowSketchArguments` has them.
 
-
-def _by_row_unseen(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The same in shapes that do not depend on what the rows are, so that nothing waits for a GPU: those found come
-    first, and the others have no tokens."""
+    In shapes that do not depend on what the rows are, so that nothing waits for a GPU: those found come first, and the
+    others, of which there may be up to n t, have no tokens.
+    """
     ordered, token = rows.reshape(-1).to(torch.int64).sort(stable=True)
     first = ordered >= 0
     first[1:] &= ordered[1:] != ordered[:-1]

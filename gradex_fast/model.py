@@ -26,7 +26,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gradex_fast.errors import GradexError
 from gradex_fast.files import checksum
-from gradex_fast.recipe import ModelRecipe
+from gradex_fast.sections import ModelRecipe
 
 _POSITIONS_AFTER_PAD = ("camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl")
 """Their first position is pad_token_id + 1."""

@@ -15,7 +15,8 @@ from gradex_fast.data import load_corpus
 from gradex_fast.losses import sample_losses, token_losses
 from gradex_fast.model import load_model, load_tokenizer, trainable
 from gradex_fast.preflight import check, device_of
-from gradex_fast.recipe import Recipe, TrainRecipe
+from gradex_fast.recipe import Recipe
+from gradex_fast.sections import TrainRecipe
 from gradex_fast.train import total_steps
 from gradex_fast.types import Corpus, Source
 
@@ -95,10 +96,9 @@ def _tokens_by_stage(corpus: Corpus, recipe: Recipe) -> dict[str, float]:
         samples = total_steps(round(share * rows), recipe) * recipe.batch_size * recipe.accumulation
         return samples * tokens / rows
 
-    anchors, options = recipe.estimate.anchor_train or recipe.train, recipe.meta
-    meta_passes = 0 if options.training == "none" else 2 if options.sam else 1
+    anchors = recipe.estimate.anchor_train or recipe.train
     return {
-        "meta-training": meta_passes * trained(recipe.train),
+        "meta-training": recipe.meta.passes * trained(recipe.train),
         "sketch": (tokens + corpus.validation.tokens) * SKETCH_OVERHEAD,
         "anchors": recipe.estimate.anchors * trained(anchors, recipe.estimate.anchor_fraction),
         "final training (at most)": trained(recipe.train),

@@ -12,7 +12,8 @@ from gradex_fast.clustering import require_scikit_learn
 from gradex_fast.constraints import Constraints
 from gradex_fast.errors import GradexError
 from gradex_fast.model import position_limit, trainable
-from gradex_fast.recipe import ClustersRecipe, Recipe
+from gradex_fast.recipe import Recipe
+from gradex_fast.sections import ClustersRecipe
 from gradex_fast.types import Corpus
 
 

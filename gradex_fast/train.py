@@ -19,7 +19,7 @@ from gradex_fast.files import explained_if_full, read_json
 from gradex_fast.losses import sample_losses, token_losses
 from gradex_fast.model import trainable
 from gradex_fast.progress import Stage
-from gradex_fast.recipe import TrainRecipe
+from gradex_fast.sections import TrainRecipe
 from gradex_fast.sharpness import SharpnessAware
 from gradex_fast.stopping import EarlyStopping
 from gradex_fast.types import Example

@@ -23,7 +23,7 @@ LAYERS = [
     {"native", "reference"},
     {"arguments"},
     {"regression", "tensorsketch"},
-    {"errors", "types", "kernels"},
+    {"errors", "types", "kernels", "sections"},
     {
         "clustering",
         "constraints",

@@ -10,7 +10,7 @@ from tiny import MODELS, bert, gpt2, random_examples
 
 from gradex_fast.batch import collate
 from gradex_fast.evaluate import evaluate
-from gradex_fast.recipe import TrainRecipe
+from gradex_fast.sections import TrainRecipe
 from gradex_fast.train import train
 from gradex_fast.types import UNSUPERVISED, Example
 

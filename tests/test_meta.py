@@ -16,7 +16,8 @@ from gradex_fast.errors import GradexError
 from gradex_fast.evaluate import evaluate
 from gradex_fast.model import load_model, trainable
 from gradex_fast.plan import plan
-from gradex_fast.recipe import MetaRecipe, Recipe
+from gradex_fast.recipe import Recipe
+from gradex_fast.sections import MetaRecipe
 from gradex_fast.sketch import Sketcher, sketch_examples
 
 pytestmark = pytest.mark.usefixtures("one_thread")

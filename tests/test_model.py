@@ -12,7 +12,7 @@ from transformers import BloomConfig, RobertaConfig
 
 from gradex_fast.errors import GradexError
 from gradex_fast.model import fingerprint, load_model, load_tokenizer, position_limit, save_model, trainable
-from gradex_fast.recipe import ModelRecipe
+from gradex_fast.sections import ModelRecipe
 
 
 @pytest.fixture

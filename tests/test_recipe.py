@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from gradex_fast.errors import GradexError
-from gradex_fast.recipe import GroupedRecipe, Recipe, SourceRecipe
+from gradex_fast.recipe import Recipe
+from gradex_fast.sections import GroupedRecipe, SourceRecipe
 
 LISTED = {
     "model": {"name": "gpt2"},

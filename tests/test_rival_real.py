@@ -17,7 +17,7 @@ from gradex_fast.errors import GradexError
 from gradex_fast.evaluate import evaluate
 from gradex_fast.model import load_model
 from gradex_fast.progress import Reporter
-from gradex_fast.recipe import TrainRecipe
+from gradex_fast.sections import TrainRecipe
 from gradex_fast.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

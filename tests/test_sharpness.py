@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from gradex_fast.batch import collate
 from gradex_fast.errors import GradexError
 from gradex_fast.losses import sample_losses, token_losses
-from gradex_fast.recipe import TrainRecipe
+from gradex_fast.sections import TrainRecipe
 from gradex_fast.sharpness import SharpnessAware, perturbed
 from gradex_fast.train import train
 

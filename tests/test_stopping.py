@@ -10,7 +10,7 @@ import torch
 from test_train import EXAMPLES, Counter, Killed, equal, model_with_dropout
 
 from gradex_fast.model import trainable
-from gradex_fast.recipe import TrainRecipe
+from gradex_fast.sections import TrainRecipe
 from gradex_fast.stopping import EarlyStopping
 from gradex_fast.train import train
 

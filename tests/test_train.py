@@ -14,7 +14,7 @@ from tiny import gpt2, random_examples, with_lora
 from gradex_fast.batch import collate
 from gradex_fast.errors import GradexError
 from gradex_fast.evaluate import evaluate
-from gradex_fast.recipe import TrainRecipe
+from gradex_fast.sections import TrainRecipe
 from gradex_fast.train import total_steps, train
 
 RECIPE = TrainRecipe(epochs=3, learning_rate=1e-2, batch_size=4, checkpoints=3)

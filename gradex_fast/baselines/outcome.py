@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-from gradex_fast.recipe import TrainRecipe
+from gradex_fast.sections import TrainRecipe
 from gradex_fast.train import total_steps
 from gradex_fast.types import Example, Selection
 

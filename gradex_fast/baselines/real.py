@@ -19,7 +19,7 @@ from gradex_fast.model import load_model
 from gradex_fast.moves import EveryMove
 from gradex_fast.preflight import check_parameters
 from gradex_fast.progress import Stage
-from gradex_fast.recipe import TrainRecipe
+from gradex_fast.sections import TrainRecipe
 from gradex_fast.state import Run
 from gradex_fast.train import train
 from gradex_fast.types import Estimates, Example

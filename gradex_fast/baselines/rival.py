@@ -11,6 +11,8 @@ import numpy as np
 
 from gradex_fast.baselines.outcome import NOTHING, Cost, Outcome
 from gradex_fast.errors import GradexError
+from gradex_fast.select.estimator import in_tie_order
+from gradex_fast.select.threshold import ranking
 from gradex_fast.state import Run
 from gradex_fast.types import Estimates, Example, Selection
 
@@ -82,8 +84,7 @@ def check_keep(run: Run, keep: int | None) -> None:
 
 def chosen_by(found: Scored, keep: int | None, seed: int) -> Selection:
     """The lowest scores; equals in an order drawn from the seed, NaN last."""
-    count = len(found.score)
-    order = np.lexsort([np.random.default_rng(seed).permutation(count), found.score])
+    order = ranking(in_tie_order(np.arange(len(found.score)), seed), found.score)
     chosen = tuple(sorted(order[: found.natural if keep is None else keep].tolist()))
     return selection_of(chosen, found.score, found.low, found.high)
 

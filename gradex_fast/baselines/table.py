@@ -78,8 +78,7 @@ def shared_costs(run: Run) -> dict[str, Cost]:
     """Of the stages that GRADEX and some rivals share: the meta-training, the sketches, and the anchors."""
     validation = run.corpus.validation.examples
     trained = forward([*validation, *run.corpus.test.examples])  # every training ends with its figures
-    passes = {"none": 0}.get(run.recipe.meta.training, 2 if run.recipe.meta.sam else 1)
-    meta = reduce(add, [training(run.examples(), run.recipe.train)] * passes, trained)
+    meta = reduce(add, [training(run.examples(), run.recipe.train)] * run.recipe.meta.passes, trained)
     meta += _seconds(run.workspace.done("meta"))
     sketch = forward_backward([*run.examples(), *validation])
     if note := run.workspace.done("sketch"):  # of the rows that the last call sketched

@@ -10,7 +10,7 @@ from gradex_fast.data.cells import cell, class_of, optional_text, text_of
 from gradex_fast.data.chat import Conversation, render
 from gradex_fast.data.files import Row
 from gradex_fast.errors import GradexError
-from gradex_fast.recipe import FileRecipe, ModelRecipe
+from gradex_fast.sections import FileRecipe, ModelRecipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gradex_fast.data.files import ENDING, Row, rows_of
 from gradex_fast.errors import GradexError
-from gradex_fast.recipe import FileRecipe
+from gradex_fast.sections import FileRecipe
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 

@@ -10,7 +10,7 @@ import numpy as np
 from gradex_fast import metrics
 from gradex_fast.diagnose.part import Part, Row
 from gradex_fast.finetuning import data_checksum, fine_tune
-from gradex_fast.recipe import TrainRecipe
+from gradex_fast.sections import TrainRecipe
 from gradex_fast.select import forward_selection, random_subsets
 from gradex_fast.state import Run
 

@@ -37,14 +37,7 @@ def forward_selection(
         ValueError: no choice can be within the constraints.
     """
     keep, walk = _started(estimator, constraints.include, keep, constraints, seed, progress)
-    while keep is None or whole or walk.size() < keep:
-        moves = constraints.addable(walk.mask, walk.candidates, keep)
-        if not len(moves):
-            break
-        step = walk.best(moves)
-        if keep is None and not whole and not step.gain > 0:
-            break
-        walk.take(moves[step.move], step.loss)
+    _grow(walk, keep, whole)
     return walk.selection(walk.lowest(keep) if whole or keep is not None else len(walk.path))
 
 
@@ -105,16 +98,22 @@ def floating_selection(
         ValueError: no choice can be within the constraints.
     """
     keep, walk = _started(estimator, constraints.include, keep, constraints, seed, progress)
+    _grow(walk, keep, whole, then=_take_back)
+    return walk.selection(walk.lowest(keep))
+
+
+def _grow(walk: Walk, keep: int | None, whole: bool, then: Callable[[Walk], object] | None = None) -> None:
+    """Additions, each the best of all; after each of them `then`."""
     while keep is None or whole or walk.size() < keep:
-        moves = constraints.addable(walk.mask, walk.candidates, keep)
+        moves = walk.constraints.addable(walk.mask, walk.candidates, keep)
         if not len(moves):
             break
         step = walk.best(moves)
         if keep is None and not whole and not step.gain > 0:
             break
         walk.take(moves[step.move], step.loss)
-        _take_back(walk)
-    return walk.selection(walk.lowest(keep))
+        if then:
+            then(walk)
 
 
 def _take_back(walk: Walk) -> None:
