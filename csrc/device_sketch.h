@@ -10,10 +10,11 @@ inline namespace GRADEX_ISA {
 
 constexpr int64_t kNumberBytes[] = {4, 2, 2};  // of a DType
 
-// Whether every piece of `count` neighbours begins at a multiple of its size.
-inline bool aligned(const Factor& f, int64_t count) {
+// Whether every run of `count` neighbours begins at a multiple of its size, and 32 bits hold a token's bytes.
+inline bool aligned(const Factor& f, int64_t tokens, int64_t count) {
   const auto bytes = static_cast<uintptr_t>(count * kNumberBytes[static_cast<int>(f.type)]);
-  return f.features % count == 0 && reinterpret_cast<uintptr_t>(f.data) % bytes == 0;
+  const bool short_tokens = tokens == 1 || f.features < int64_t{1} << 28;
+  return short_tokens && f.features % count == 0 && reinterpret_cast<uintptr_t>(f.data) % bytes == 0;
 }
 
 // body(sketch, shape, number): a LayerSketch; number is BFloat16 where both factors are, else float.
@@ -25,10 +26,14 @@ void dispatch_layer(const SketchArguments& a, const Body& body) {
   dispatch_shape(a.plan, left.features, right.features, [&](auto shape) {
     using S = decltype(shape);
     const auto tiling = BlockTiling::of(shape, left.features, right.features, a.plan.dim);
-    left.aligned = aligned(left, 2) && (tiling.rows % 2 == 0 || tiling.down == 1);
-    right.aligned = aligned(right, S::kColumns / 8);
-    const LayerSketch sketch{a.plan, tiling, left, right, a.lengths, a.tokens, a.offset};
-    if (left.type == DType::kBFloat16 && right.type == DType::kBFloat16)
+    const bool narrow = left.type == DType::kBFloat16 && right.type == DType::kBFloat16;
+    const bool own = narrow || (left.type == DType::kFloat32 && right.type == DType::kFloat32);
+    left.aligned = own && aligned(left, a.tokens, 2) && (tiling.rows % 2 == 0 || tiling.down == 1);
+    right.aligned = own && aligned(right, a.tokens, S::kColumns / 8);
+    const LayerSketch sketch{a.plan, RoundKeys(a.plan.key), tiling, left, right, a.lengths, a.tokens, a.offset};
+    if (a.tokens == 1 && left.features == 1) {
+      if constexpr (S::kColumns == 16) body(DenseSketch{sketch}, shape, float{});
+    } else if (narrow)
       body(sketch, shape, BFloat16{});
     else
       body(sketch, shape, float{});
@@ -36,7 +41,16 @@ void dispatch_layer(const SketchArguments& a, const Body& body) {
 }
 
 inline LineSketch line_sketch(const RowSketchArguments& a) {
-  return {a.plan, BlockTiling::of(Lines{}, a.rows, a.width, a.plan.dim, 1), a};
+  return {a.plan, RoundKeys(a.plan.key), BlockTiling::of(Lines{}, a.rows, a.width, a.plan.dim, 1), a};
+}
+
+// Blocks of P that every warp makes ahead in so much shared memory. Signs cost less than keeping them.
+template <class S>
+int blocks_ahead(const SketchPlan& plan, const BlockTiling& t, int64_t bytes) {
+  if (plan.distribution == Distribution::kRademacher || !S::kMakesAhead || bytes <= 0) return 0;
+  const int64_t room = bytes / (kWarps * KeptProjection::kWords * static_cast<int64_t>(sizeof(uint32_t)));
+  const int64_t most = ratio_up(t.column_blocks, kWarps) * ratio_up(t.elements() / kElementBlock, t.shares);
+  return static_cast<int>(room < most ? room : most);
 }
 
 }  // namespace GRADEX_ISA

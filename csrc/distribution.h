@@ -15,11 +15,13 @@ constexpr uint32_t kGaussianTag = 0u, kRademacherTag = 1u;  // gaussian.h has th
 inline namespace GRADEX_ISA {
 
 // The signs of P[j, 128 block ... 128 block + 127]: column k has bit k mod 32 of word (k mod 128) / 32; 1 is negative.
-GRADEX_INLINE Words rademacher_words(uint64_t j, uint32_t block, uint64_t key) {
+template <class Key>
+GRADEX_INLINE Words rademacher_words(uint64_t j, uint32_t block, const Key& key) {
   return philox({static_cast<uint32_t>(j), static_cast<uint32_t>(j >> 32), block, kRademacherTag}, key);
 }
 
-GRADEX_INLINE Normals rademacher(uint64_t j, uint32_t quad, uint64_t key) {
+template <class Key>
+GRADEX_INLINE Normals rademacher(uint64_t j, uint32_t quad, const Key& key) {
   const Words words = rademacher_words(j, quad / 32u, key);
   const uint32_t index = quad % 32u / 8u, shift = quad % 8u * 4u;
   const uint32_t bits = (index == 0u ? words.x : index == 1u ? words.y : index == 2u ? words.z : words.w) >> shift;

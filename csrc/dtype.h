@@ -32,6 +32,12 @@ GRADEX_INLINE float to_float(Float16 value) {
   return bit_cast<float>(sign | (magnitude >= 0x7C00u ? (magnitude << 13) | 0x7F800000u : finite));
 }
 
+GRADEX_INLINE float number_of(const void* numbers, DType type, int64_t index) {
+  if (type == DType::kFloat32) return static_cast<const float*>(numbers)[index];
+  if (type == DType::kFloat16) return to_float(static_cast<const Float16*>(numbers)[index]);
+  return to_float(static_cast<const BFloat16*>(numbers)[index]);
+}
+
 // body(element) with a value of the C++ type that `dtype` names.
 template <class Body>
 inline void dispatch(DType dtype, Body&& body) {

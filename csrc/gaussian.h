@@ -35,9 +35,14 @@ using SignedOf = typename Beside<Word>::Signed;
 
 GRADEX_INLINE float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
+// To nearest. On the GPU, of 0 and of what is far from the ends of float's range: __fsqrt_rn's own steps without its
+// branch for the others, so that several normals are made at once.
 GRADEX_INLINE float square_root(float value) {
 #ifdef __CUDA_ARCH__
-  return __fsqrt_rn(value);
+  float inverse;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(fmaxf(value, 0x1p-126f)));
+  const float root = __fmul_rn(value, inverse);
+  return __fmaf_rn(__fmaf_rn(-root, root, value), __fmul_rn(inverse, 0.5f), root);
 #else
   return __builtin_sqrtf(value);
 #endif
@@ -111,8 +116,9 @@ GRADEX_INLINE void box_muller(const Word& length, const Word& angle, FloatOf<Wor
   *z1 = round_to_bfloat16<Word>(*z1);
 }
 
-// P[j, 4 quad ... 4 quad + 3] for one who rounds it to bfloat16.
-GRADEX_INLINE Normals exact_gaussian(uint64_t j, uint32_t quad, uint64_t key) {
+// P[j, 4 quad ... 4 quad + 3] for one who rounds it to bfloat16. Key: a uint64_t or its RoundKeys.
+template <class Key>
+GRADEX_INLINE Normals exact_gaussian(uint64_t j, uint32_t quad, const Key& key) {
   const Words words = philox({static_cast<uint32_t>(j), static_cast<uint32_t>(j >> 32), quad, 0u}, key);
   Normals normals;
   exact_box_muller(words.x, words.y, &normals.z[0], &normals.z[1]);

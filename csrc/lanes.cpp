@@ -10,14 +10,18 @@
 namespace gradex {
 namespace {
 
+// So little that most shapes make a part of P ahead and the rest when it is needed.
+constexpr int64_t kAheadBytes = 3 * kWarps * KeptProjection::kWords * static_cast<int64_t>(sizeof(uint32_t));
+
 template <class Number, class S, class Sketch>
 void run_blocks(const Sketch& sketch) {
   const SketchPlan& plan = sketch.plan;
-  std::fill_n(plan.workspace, sketch.tiling.workspace(plan), 0.0f);
   const auto samples = static_cast<int>(std::min<int64_t>(plan.samples, S::kSamples));
   const Gradients shape(nullptr, samples, sketch.tiling.elements());
-  std::vector<uint32_t> memory(static_cast<size_t>(shape.words()), ~0u);  // NaN until written
-  for (int64_t chunk = 0; chunk < sketch.tiling.chunks; ++chunk) sketch_block<Number, S>(sketch, chunk, memory.data());
+  const int ahead = blocks_ahead<S>(plan, sketch.tiling, kAheadBytes), kept = ahead * kWarps * KeptProjection::kWords;
+  std::vector<uint32_t> memory(static_cast<size_t>(shape.words() + kept), ~0u);  // NaN until written
+  for (int64_t chunk = 0; chunk < sketch.tiling.chunks; ++chunk)
+    SketchBlock<Number, S, Sketch>{sketch, chunk, ahead, memory.data()}.run();
   double sums[kWarps * kLanes];
   for (int64_t i = 0; i < plan.samples * plan.dim; i += kLanes) add_chunks(plan, sketch.tiling, i, sums);
 }
@@ -44,8 +48,8 @@ void sketch_lanes(const SketchArguments& a) {
 void sketch_rows_lanes(const RowSketchArguments& a) { run_blocks<float, Lines>(line_sketch(a)); }
 
 void lift_lanes(const LiftArguments& a) {
-  for (int64_t first = 0; first < a.vectors; first += kVectors)
-    for (int64_t index = 0; index < a.size; ++index) lift_element(a, index, first);
+  const RoundKeys keys(a.key);
+  for (int64_t index = 0; index < a.size; ++index) lift_elements(a, keys, index);
 }
 
 }  // namespace gradex

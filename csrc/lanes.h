@@ -26,6 +26,13 @@ __device__ __forceinline__ void every_lane(const Body& body) {
   body(static_cast<int>(threadIdx.x % kLanes));
 }
 
+// A value of every warp that outlives an every_warp.
+template <class T>
+struct Warps {
+  T own;
+  __device__ __forceinline__ T& operator[](int) { return own; }
+};
+
 // Ends with a barrier: what the warps wrote is there for all.
 template <class Body>
 __device__ __forceinline__ void every_warp(const Body& body) {
@@ -46,6 +53,12 @@ struct Lanes {
   T each[kLanes];
   T& operator[](int lane) { return each[lane]; }
   const T& operator[](int lane) const { return each[lane]; }
+};
+
+template <class T>
+struct Warps {
+  T each[kWarps];
+  T& operator[](int warp) { return each[warp]; }
 };
 
 template <class Body>

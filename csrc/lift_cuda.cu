@@ -7,10 +7,9 @@ namespace {
 
 constexpr int kThreads = 256;
 
-__global__ void lift_kernel(LiftArguments a) {
+__global__ void lift_kernel(const __grid_constant__ LiftArguments a, const __grid_constant__ RoundKeys keys) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (index < a.size)
-    for (int64_t first = 0; first < a.vectors; first += kVectors) lift_element(a, index, first);
+  if (index < a.size) lift_elements(a, keys, index);
 }
 
 }  // namespace
@@ -18,7 +17,7 @@ __global__ void lift_kernel(LiftArguments a) {
 void lift_cuda(const LiftArguments& a, int device, void* stream) {
   const DeviceScope scope(device);
   const auto blocks = static_cast<unsigned>((a.size + kThreads - 1) / kThreads);
-  lift_kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(a);
+  lift_kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(a, RoundKeys(a.key));
   GRADEX_CHECK(cudaGetLastError());
 }
 

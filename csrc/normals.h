@@ -12,18 +12,6 @@ inline namespace GRADEX_ISA {
 
 GRADEX_INLINE WideVector every_wide(uint64_t value) { return value - WideVector{}; }
 
-// Philox's key of every round.
-struct RoundKeys {
-  uint32_t low[10], high[10];
-
-  explicit RoundKeys(uint64_t key) {
-    for (uint32_t round = 0; round < 10; ++round) {
-      low[round] = static_cast<uint32_t>(key) + round * kWeyl0;
-      high[round] = static_cast<uint32_t>(key >> 32) + round * kWeyl1;
-    }
-  }
-};
-
 // What Philox's first two rounds make of (j low, j high, column, tag): round 1 mixes j low with the tag and the column
 // with j high, so of round 2 one product depends on the element alone and the other on the column alone.
 struct ElementRounds {

@@ -31,5 +31,23 @@ GRADEX_INLINE Words philox(Words counter, uint64_t key) {
   return counter;
 }
 
+// The key of every round, for those who ask for it again and again.
+struct RoundKeys {
+  uint32_t low[10], high[10];
+
+  explicit RoundKeys(uint64_t key) {
+    for (uint32_t round = 0; round < 10; ++round) {
+      low[round] = static_cast<uint32_t>(key) + round * kWeyl0;
+      high[round] = static_cast<uint32_t>(key >> 32) + round * kWeyl1;
+    }
+  }
+};
+
+GRADEX_INLINE Words philox(Words counter, const RoundKeys& keys) {
+  GRADEX_UNROLL(10)
+  for (int round = 0; round < 10; ++round) counter = philox_round(counter, keys.low[round], keys.high[round]);
+  return counter;
+}
+
 }  // namespace GRADEX_ISA
 }  // namespace gradex

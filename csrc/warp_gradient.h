@@ -6,56 +6,10 @@
 #include "matrix_unit.h"
 #include "parts.h"
 #include "warp_tile.h"
+#include "warp_tokens.h"
 
 namespace gradex {
 inline namespace GRADEX_ISA {
-
-// One side of a layer: X or D, [samples, tokens, features].
-struct Factor {
-  const void* data;
-  int64_t features;
-  uint64_t stride;  // in P, between two features
-  DType type;
-  bool aligned;  // pieces of neighbours can be read at once
-};
-
-// Neighbouring features of a token, an even number.
-template <class Number, int Count>
-struct Run {
-  float x[Count];
-};
-template <int Count>
-struct alignas(2 * Count) Run<BFloat16, Count> {
-  uint32_t word[Count / 2];  // two each
-};
-
-// Features first ... first + Count - 1 of a token; 0 beyond the last feature, and where the token is not `inside`.
-template <int Count>
-GRADEX_INLINE void read(Run<BFloat16, Count>* run, const Factor& f, int64_t token, int64_t first, bool inside) {
-  const auto* from = static_cast<const BFloat16*>(f.data) + token * f.features + first;
-  *run = {};
-  if (f.aligned) {
-    if (inside && first < f.features) *run = *reinterpret_cast<const Run<BFloat16, Count>*>(from);
-    return;
-  }
-  GRADEX_UNROLL(4)
-  for (int i = 0; i < Count; ++i)
-    if (inside && first + i < f.features) run->word[i / 2] |= static_cast<uint32_t>(from[i].bits) << (i % 2 * 16);
-}
-
-template <class Number, int Count>
-GRADEX_INLINE void read_as(Run<float, Count>* run, const Factor& f, int64_t from, int64_t inside) {
-  const auto* numbers = static_cast<const Number*>(f.data) + from;
-  GRADEX_UNROLL(4) for (int i = 0; i < Count; ++i) run->x[i] = i < inside ? to_float(numbers[i]) : 0.0f;
-}
-
-template <int Count>
-GRADEX_INLINE void read(Run<float, Count>* run, const Factor& f, int64_t token, int64_t first, bool inside) {
-  const int64_t from = token * f.features + first, left = inside ? f.features - first : 0;
-  if (f.type == DType::kFloat32) return read_as<float>(run, f, from, left);
-  if (f.type == DType::kFloat16) return read_as<Float16>(run, f, from, left);
-  return read_as<BFloat16>(run, f, from, left);
-}
 
 // Neighbour i of two tokens.
 template <int Count>
@@ -66,7 +20,11 @@ GRADEX_INLINE Packed<2> pair_of(const Run<float, Count>& low, const Run<float, C
 template <int Count>
 GRADEX_INLINE Packed<1> pair_of(const Run<BFloat16, Count>& low, const Run<BFloat16, Count>& high, int i) {
   const uint32_t a = low.word[i / 2], b = high.word[i / 2];
+#ifdef __CUDA_ARCH__
+  return {{__byte_perm(a, b, i % 2 == 0 ? 0x5410 : 0x7632)}};
+#else
   return {{i % 2 == 0 ? (a & 0xFFFFu) | b << 16 : a >> 16 | (b & 0xFFFF0000u)}};
+#endif
 }
 
 // Pieces of a gradient, 16 by 8, whose tokens are read before the first is used: a warp waits for memory once for all
@@ -77,14 +35,13 @@ constexpr int kPiecesAhead = 2;
 constexpr int kPiecesAhead = 8;
 #endif
 
-// A lane g = lane / 4, c = lane % 4 has, of every 16 tokens, 4c ... 4c + 3; of every 16 rows, 2g and 2g + 1; of Columns
-// columns, those from g Columns / 8 on.
 template <class Number, int Rows, int Columns>
 struct WarpGradient {
   static constexpr int kTall = Rows / 16, kWide = Columns / 8, kNumberParts = kParts<Number>;
   static constexpr int kPieces = kNumberParts > 1 ? kPiecesAhead : kTall * kWide;
   static constexpr int kAhead = kPieces < kPiecesAhead ? kPiecesAhead / kPieces : 1;  // sixteens of tokens
   static constexpr int kTokens = 16 * kAhead;
+  using Tokens = LaneTokens<Number, kTall, kWide>;
 
   Lanes<Sums> sums[kTall][kWide];
 
@@ -94,13 +51,24 @@ struct WarpGradient {
       GRADEX_UNROLL(4) for (int n = 0; n < kWide; ++n) every_lane([&](int lane) { sums[m][n][lane] = Sums{}; });
   }
 
-  // Tokens first ... end - 1, kTokens at most; `row` and `column` are the piece's first.
-  GRADEX_INLINE void add(const Factor& left, int64_t row, const Factor& right, int64_t column, int64_t first,
-                         int64_t end) {
+  // Tokens p.first ... p.end - 1, kTokens at most. `meanwhile` is called between the reads and their first use. Sums
+  // of features beyond the last one are undefined.
+  template <class Meanwhile>
+  GRADEX_INLINE void add(const Place& p, const Meanwhile& meanwhile) {
     Lanes<Tokens> tokens[kAhead];
-    GRADEX_UNROLL(4)
-    for (int i = 0; i < kAhead; ++i)
-      every_lane([&](int lane) { tokens[i][lane].read_all(lane, left, row, right, column, first + 16 * i, end); });
+    const bool aligned = p.left.aligned && p.right.aligned, all = p.first + kTokens <= p.end;
+    const auto each = [&](const auto& read) {
+      GRADEX_UNROLL(4) for (int i = 0; i < kAhead; ++i) {
+        every_lane([&](int lane) { read(&tokens[i][lane], lane, 16 * i); });
+      }
+    };
+    if (!aligned)
+      each([&](Tokens* own, int lane, int after) { own->read_any(lane, p, after); });
+    else if (all)
+      each([&](Tokens* own, int lane, int after) { own->template read_whole_runs<true>(lane, p, after); });
+    else
+      each([&](Tokens* own, int lane, int after) { own->template read_whole_runs<false>(lane, p, after); });
+    meanwhile();
     GRADEX_UNROLL(4) for (int i = 0; i < kAhead; ++i) add_sixteen(tokens[i]);
   }
 
@@ -120,23 +88,6 @@ struct WarpGradient {
   }
 
  private:
-  // What a lane has of 16 tokens.
-  struct Tokens {
-    Run<Number, 2> x[4][kTall];
-    Run<Number, kWide> y[4];
-
-    GRADEX_INLINE void read_all(int lane, const Factor& left, int64_t row, const Factor& right, int64_t column,
-                                int64_t first, int64_t end) {
-      const int g = lane / 4, c = lane % 4;
-      GRADEX_UNROLL(4) for (int t = 0; t < 4; ++t) {
-        const int64_t token = first + 4 * c + t;
-        GRADEX_UNROLL(2)
-        for (int m = 0; m < kTall; ++m) read(&x[t][m], left, token, row + 16 * m + 2 * g, token < end);
-        read(&y[t], right, token, column + g * kWide, token < end);
-      }
-    }
-  };
-
   GRADEX_INLINE void add_sixteen(const Lanes<Tokens>& tokens) {
     Lanes<Left> a[kNumberParts][kTall];
     Lanes<Right> b[kNumberParts][kWide];

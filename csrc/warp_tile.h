@@ -16,6 +16,8 @@ inline namespace GRADEX_ISA {
 template <int Rows, int Columns, int Elements, int Samples>
 struct Shape {
   static constexpr int kRows = Rows, kColumns = Columns, kElements = Elements, kSamples = Samples;
+  // Whether warps make P while they wait for tokens. A square tile's tokens are few for its P.
+  static constexpr bool kMakesAhead = Rows <= 16;
 };
 using SmallFew = Shape<16, 16, 256, 16>;
 using SmallMany = Shape<16, 16, 256, 64>;
@@ -25,11 +27,13 @@ using Lines = Shape<16, 16, 256, 32>;  // of a parameter that is looked up
 
 constexpr int64_t kSmall = 1 << 17, kSquareSide = 64;  // elements; left features
 
-// body(shape). Signs cost so little that they are made again for every few samples.
+// body(shape). Signs cost so little that they are made again for every few samples; of normals, what a small tile needs
+// is made while its warps wait for memory.
 template <class Body>
 void dispatch_shape(const SketchPlan& plan, int64_t left, int64_t right, const Body& body) {
-  if (plan.samples > SmallFew::kSamples && plan.distribution == Distribution::kGaussian) return body(SmallMany{});
-  if (left * right < kSmall) return body(SmallFew{});
+  const bool normals = plan.distribution == Distribution::kGaussian || left == 1;
+  if (normals && plan.samples > SmallFew::kSamples) return body(SmallMany{});
+  if (left * right < kSmall || (normals && left < kSquareSide)) return body(SmallFew{});
   if (left < kSquareSide) return body(NarrowFew{});
   return body(SquareFew{});
 }
@@ -65,6 +69,13 @@ struct BlockTiling {
 
   GRADEX_INLINE int elements() const { return rows * columns; }
   GRADEX_INLINE int64_t tiles() const { return down * across; }
+  // In 32 bits: a parameter of 2^40 elements does not exist, and the GPU has no instruction for a longer division.
+  GRADEX_INLINE uint32_t down_of(int64_t tile) const {
+    return static_cast<uint32_t>(tile) % static_cast<uint32_t>(down);
+  }
+  GRADEX_INLINE uint32_t across_of(int64_t tile) const {
+    return static_cast<uint32_t>(tile) / static_cast<uint32_t>(down);
+  }
   // Floats: every chunk and share has a [samples, dim] of its own.
   GRADEX_INLINE int64_t workspace(const SketchPlan& plan) const { return chunks * shares * plan.samples * plan.dim; }
 };

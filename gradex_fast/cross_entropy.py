@@ -45,19 +45,22 @@ class _CrossEntropy(torch.autograd.Function):
         logits, targets = ctx.saved_tensors
         found, kept = torch.empty_like(logits), targets != UNSUPERVISED
         for rows in _pieces(logits):
-            piece = torch.softmax(logits[rows].float(), -1)
+            piece = torch.softmax(logits[rows], -1, dtype=torch.float32)
             piece.scatter_add_(1, targets[rows, None].clamp(min=0), piece.new_full((len(piece), 1), -1.0))
-            found[rows] = piece.mul_(gradient[rows, None]).masked_fill_(~kept[rows, None], 0)
+            torch.mul(piece, gradient[rows, None], out=found[rows]).masked_fill_(~kept[rows, None], 0)
         return found, None
 
 
 def _piece_losses(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Losses [r] and whether each target [r, 1] is the arg max of logits [r, V]: the first one, if several are equal.
 
-    The arg max itself is slow on the CPU: it is looked for only where rounding leaves the target a rival.
+    The arg max itself is slow on the CPU: it is looked for only where rounding leaves the target a rival. A GPU would
+    have to be waited for to know where that is.
     """
-    log_p, targets = torch.log_softmax(logits.float(), -1), targets.clamp(min=0)
+    log_p, targets = torch.log_softmax(logits, -1, dtype=torch.float32), targets.clamp(min=0)
     own = log_p.gather(1, targets)[:, 0]
+    if logits.is_cuda:
+        return -own, logits.argmax(-1) == targets[:, 0]
     best_other = log_p.scatter_(1, targets, -torch.inf).amax(-1)
     right, tied = own > best_other, (own == best_other).nonzero()[:, 0]
     right[tied] = logits[tied].argmax(-1) == targets[tied, 0]
