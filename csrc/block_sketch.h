@@ -43,7 +43,7 @@ struct LayerSketch {
     const int64_t top = row(tile), across = column(tile);
     using Gradient = WarpGradient<Number, S::kRows, S::kColumns>;
     const int64_t steps = ratio_up(out.slots * pieces, kWarps) * ratio_up(tokens, Gradient::kTokens);
-    const int pace = projection->kept.capacity > 0 ? static_cast<int>(steps / projection->kept.capacity) : 0;
+    const int pace = projection->kept.capacity > 0 ? static_cast<int>(steps / (2 * projection->kept.capacity)) : 0;
     int wait = 0;
     for (int task = warp; task < out.slots * pieces; task += kWarps) {
       const int slot = task / pieces, at = task % pieces * S::kColumns;
@@ -205,13 +205,20 @@ struct SketchBlock {
 // out[i] += scale * the sum over chunks and shares, for 32 i: every warp sums some of them, and the warps' sums are
 // added in order. memory: kWarps * kLanes doubles.
 GRADEX_INLINE void add_chunks(const SketchPlan& plan, const BlockTiling& t, int64_t first, double* memory) {
+  constexpr int kAtOnce = 16;  // reads before the first is added: nothing else hides what they wait for
   const int64_t size = plan.samples * plan.dim, parts = t.chunks * t.shares;
   every_warp([&](int warp) {
     every_lane([&](int lane) {
+      const bool inside = first + lane < size;
+      const int64_t end = inside ? (warp + 1) * parts / kWarps : 0;
+      const float* from = plan.workspace + (inside ? first + lane : 0);
       double total = 0.0;
-      GRADEX_UNROLL(16)
-      for (int64_t part = warp * parts / kWarps; part < (warp + 1) * parts / kWarps; ++part)
-        total += first + lane < size ? plan.workspace[part * size + first + lane] : 0.0f;
+      GRADEX_UNROLL(1)
+      for (int64_t part = warp * parts / kWarps; part < end; part += kAtOnce) {
+        float x[kAtOnce];
+        GRADEX_UNROLL(16) for (int i = 0; i < kAtOnce; ++i) x[i] = part + i < end ? from[(part + i) * size] : 0.0f;
+        GRADEX_UNROLL(16) for (int i = 0; i < kAtOnce; ++i) total += x[i];
+      }
       memory[warp * kLanes + lane] = total;
     });
   });

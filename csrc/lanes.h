@@ -46,7 +46,16 @@ __device__ __forceinline__ Lanes<uint32_t> shuffled(const Lanes<uint32_t>& x, co
   return {__shfl_sync(0xFFFFFFFFu, x.own, source(static_cast<int>(threadIdx.x % kLanes)))};
 }
 
+// Before sm_90 the compiler moves so much past this place that its registers run out, unless the lanes meet there.
+__device__ __forceinline__ void lanes_meet() {
+#if __CUDA_ARCH__ < 900
+  __syncwarp();
+#endif
+}
+
 #else
+
+inline void lanes_meet() {}
 
 template <class T>
 struct Lanes {

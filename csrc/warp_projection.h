@@ -11,68 +11,79 @@
 namespace gradex {
 inline namespace GRADEX_ISA {
 
+// Of P^T of 16 elements and 32 columns, one half of each lane's elements: 4c + 2 half and the next.
+struct HalfBlock {
+  Lanes<Right> columns[2];
+
+  // j: of the block's first element; column_block: of 32 columns.
+  GRADEX_INLINE void make(const RoundKeys& keys, uint64_t j, uint64_t stride, int column_block, int half) {
+    every_lane([&](int lane) {
+      const auto quad = static_cast<uint32_t>(column_block * 8 + lane / 4);
+      const uint64_t element = j + static_cast<uint64_t>(lane % 4 * 4 + 2 * half) * stride;
+      const Normals low = exact_gaussian(element, quad, keys), high = exact_gaussian(element + stride, quad, keys);
+      GRADEX_UNROLL(4)
+      for (int k = 0; k < 4; ++k) columns[k / 2][lane].word[k % 2] = packed(low.z[k], high.z[k]);
+    });
+  }
+};
+
 // P^T of 16 elements and 32 columns: the columns 4g ... 4g + 3 are rows g and g + 8 of the first, then of the second.
 struct ProjectionBlock {
   Lanes<Left> columns[2];
 
-  // z[i][k]: lane's element 4c + i, column 4g + k
-  GRADEX_INLINE void put(int lane, const float (&z)[4][4]) {
+  GRADEX_INLINE void put_half(int half, const HalfBlock& made) {
     GRADEX_UNROLL(2) for (int m = 0; m < 2; ++m) {
-      GRADEX_UNROLL(4) for (int w = 0; w < 4; ++w) {
-        const int i = w / 2 * 2, k = 2 * m + w % 2;
-        columns[m][lane].word[w] = packed(z[i][k], z[i + 1][k]);
-      }
+      every_lane([&](int lane) {
+        GRADEX_UNROLL(2)
+        for (int w = 0; w < 2; ++w) columns[m][lane].word[2 * half + w] = made.columns[m][lane].word[w];
+      });
     }
   }
 
-  // j: of the first element; column_block: of 32 columns.
-  GRADEX_INLINE void make(Distribution distribution, const RoundKeys& key, uint64_t j, uint64_t stride,
+  GRADEX_INLINE void make(Distribution distribution, const RoundKeys& keys, uint64_t j, uint64_t stride,
                           int column_block) {
-    if (distribution == Distribution::kRademacher) return signs(key, j, stride, column_block);
-    every_lane([&](int lane) {
-      const auto quad = static_cast<uint32_t>(column_block * 8 + lane / 4);
-      float z[4][4];
-      GRADEX_UNROLL(4) for (int i = 0; i < 4; ++i) {
-        const uint64_t element = j + static_cast<uint64_t>(lane % 4 * 4 + i) * stride;
-        const Normals normals = exact_gaussian(element, quad, key);
-        GRADEX_UNROLL(4) for (int k = 0; k < 4; ++k) z[i][k] = normals.z[k];
-      }
-      put(lane, z);
-    });
+    if (distribution == Distribution::kRademacher) return signs(keys, j, stride, column_block);
+    GRADEX_UNROLL(2) for (int half = 0; half < 2; ++half) {
+      HalfBlock made;
+      made.make(keys, j, stride, column_block, half);
+      put_half(half, made);
+      lanes_meet();
+    }
   }
 
  private:
   // One call of Philox has an element's signs for all lanes of the same c: each makes one element's, and they exchange.
-  GRADEX_INLINE void signs(const RoundKeys& key, uint64_t j, uint64_t stride, int column_block) {
+  GRADEX_INLINE void signs(const RoundKeys& keys, uint64_t j, uint64_t stride, int column_block) {
     Lanes<uint32_t> own, words[4];
     every_lane([&](int lane) {
       const uint64_t element = j + static_cast<uint64_t>(lane % 4 * 4 + lane / 4 % 4) * stride;
-      const Words w = rademacher_words(element, static_cast<uint32_t>(column_block / 4), key);
+      const Words w = rademacher_words(element, static_cast<uint32_t>(column_block / 4), keys);
       const int index = column_block % 4;
       own[lane] = index == 0 ? w.x : index == 1 ? w.y : index == 2 ? w.z : w.w;
     });
     GRADEX_UNROLL(4)
     for (int i = 0; i < 4; ++i) words[i] = shuffled(own, [i](int lane) { return i * 4 + lane % 4; });
     every_lane([&](int lane) {
-      float z[4][4];
-      GRADEX_UNROLL(4) for (int i = 0; i < 4; ++i) {
-        GRADEX_UNROLL(4)
-        for (int k = 0; k < 4; ++k) z[i][k] = words[i][lane] >> (lane / 4 * 4 + k) & 1u ? -1.0f : 1.0f;
+      const auto sign = [&](int i, int k) { return words[i][lane] >> (lane / 4 * 4 + k) & 1u ? -1.0f : 1.0f; };
+      GRADEX_UNROLL(2) for (int m = 0; m < 2; ++m) {
+        GRADEX_UNROLL(4) for (int w = 0; w < 4; ++w) {
+          const int i = w / 2 * 2, k = 2 * m + w % 2;
+          columns[m][lane].word[w] = packed(sign(i, k), sign(i + 1, k));
+        }
       }
-      put(lane, z);
     });
   }
 };
 
 // A warp's first blocks of P, made while it waits for tokens and kept in shared memory until it multiplies by them.
 struct KeptProjection {
-  static constexpr int kWords = 2 * 4 * kLanes;  // of a block
+  static constexpr int kWords = 2 * 2 * 2 * kLanes;  // of a block: halves, columns, words of a lane
 
-  uint32_t* memory;  // of this warp: a lane reads what it wrote
-  int capacity, made;
+  uint32_t* memory;    // of this warp: a lane reads what it wrote
+  int capacity, made;  // blocks; halves of blocks
 
-  GRADEX_INLINE Left* at(int index, int m, int lane) const {
-    return reinterpret_cast<Left*>(memory + index * kWords) + m * kLanes + lane;
+  GRADEX_INLINE Right* at(int half, int m, int lane) const {
+    return reinterpret_cast<Right*>(memory) + (2 * half + m) * kLanes + lane;
   }
 };
 
@@ -88,14 +99,17 @@ struct WarpProjection {
 
   GRADEX_INLINE int share() const { return warp / tiling.column_blocks; }
 
-  // Make one more block ahead, if any is left and there is room.
+  // Make half a block more ahead, if any is left and there is room.
   GRADEX_INLINE void make_ahead() {
-    if (kept.made == kept.capacity || share() >= tiling.shares) return;
-    const int first = first_of(share()), count = (first_of(share() + 1) - first) / kElementBlock;
-    const int block = warp % tiling.column_blocks + (count == 0 ? tiling.column_blocks : kept.made / count * kWarps);
-    if (block >= tiling.column_blocks) return;
-    ProjectionBlock p;
-    make(&p, first + kept.made % count * kElementBlock, block);
+    if (kept.made == 2 * kept.capacity || share() >= tiling.shares) return;
+    const int first = first_of(share());
+    const auto count = static_cast<uint32_t>((first_of(share() + 1) - first) / kElementBlock);
+    const auto index = static_cast<uint32_t>(kept.made) / 2u, turn = count == 0u ? 0u : index / count;
+    const int block = warp % tiling.column_blocks + static_cast<int>(turn) * kWarps;
+    if (count == 0u || block >= tiling.column_blocks) return;
+    const int element = first + static_cast<int>(index - turn * count) * kElementBlock;
+    HalfBlock p;
+    p.make(keys, in_p(element), elements.column_stride, block, kept.made % 2);
     GRADEX_UNROLL(2)
     for (int m = 0; m < 2; ++m) every_lane([&](int lane) { *kept.at(kept.made, m, lane) = p.columns[m][lane]; });
     ++kept.made;
@@ -104,17 +118,18 @@ struct WarpProjection {
   // partial[slot, column] = (or += unless `fresh`) the share's gradients times P, for slot < samples.
   template <int Samples>
   GRADEX_INLINE void add_projected(float* partial, bool fresh, const Gradients& tile, int samples) const {
-    const int first = first_of(share()), end = first_of(share() + 1);
-    int index = 0;
+    int half = 0;  // of the next block, as kept
     for (int block = warp % tiling.column_blocks; block < tiling.column_blocks; block += kWarps) {
       Lanes<Sums> sums[2][Samples / 8];
       GRADEX_UNROLL(2) for (int m = 0; m < 2; ++m) {
         GRADEX_UNROLL(8)
         for (int n = 0; n < Samples / 8; ++n) every_lane([&](int lane) { sums[m][n][lane] = Sums{}; });
       }
-      for (int element = first; element < end; element += kElementBlock) {
+      GRADEX_UNROLL(1)
+      for (int element = first_of(share()); element < first_of(share() + 1); element += kElementBlock) {
         ProjectionBlock p;
-        take(&p, index++, element, block);
+        take(&p, half, element, block);
+        half += 2;
         multiply<Samples>(sums, p, tile, samples, element);
       }
       put<Samples>(partial, fresh, sums, samples, block);
@@ -123,19 +138,25 @@ struct WarpProjection {
 
  private:
   GRADEX_INLINE int first_of(int share) const {
-    return share * (tiling.elements() / kElementBlock) / tiling.shares * kElementBlock;
+    const auto blocks = static_cast<uint32_t>(share * (tiling.elements() / kElementBlock));
+    return static_cast<int>(blocks / static_cast<uint32_t>(tiling.shares)) * kElementBlock;
   }
 
-  GRADEX_INLINE void make(ProjectionBlock* p, int element, int block) const {
-    const uint64_t line = static_cast<uint64_t>(element / tiling.columns) * elements.row_stride;
-    const uint64_t column = static_cast<uint64_t>(element % tiling.columns) * elements.column_stride;
-    p->make(plan.distribution, keys, elements.first + line + column, elements.column_stride, block);
+  // Where an element of the tile is in P.
+  GRADEX_INLINE uint64_t in_p(int element) const {
+    const auto at = static_cast<uint32_t>(element), columns = static_cast<uint32_t>(tiling.columns);
+    return elements.first + at / columns * elements.row_stride + at % columns * elements.column_stride;
   }
 
-  GRADEX_INLINE void take(ProjectionBlock* p, int index, int element, int block) const {
-    if (index >= kept.made) return make(p, element, block);
-    GRADEX_UNROLL(2)
-    for (int m = 0; m < 2; ++m) every_lane([&](int lane) { p->columns[m][lane] = *kept.at(index, m, lane); });
+  GRADEX_INLINE void take(ProjectionBlock* p, int first, int element, int block) const {
+    if (first + 2 > kept.made) return p->make(plan.distribution, keys, in_p(element), elements.column_stride, block);
+    GRADEX_UNROLL(2) for (int half = 0; half < 2; ++half) {
+      HalfBlock made;
+      GRADEX_UNROLL(2) for (int m = 0; m < 2; ++m) {
+        every_lane([&](int lane) { made.columns[m][lane] = *kept.at(first + half, m, lane); });
+      }
+      p->put_half(half, made);
+    }
   }
 
   template <int Samples>

@@ -33,14 +33,14 @@ template <class Body>
 void dispatch_shape(const SketchPlan& plan, int64_t left, int64_t right, const Body& body) {
   const bool normals = plan.distribution == Distribution::kGaussian || left == 1;
   if (normals && plan.samples > SmallFew::kSamples) return body(SmallMany{});
-  if (left * right < kSmall || (normals && left < kSquareSide)) return body(SmallFew{});
+  if (left * right < kSmall || left == 1) return body(SmallFew{});
   if (left < kSquareSide) return body(NarrowFew{});
   return body(SquareFew{});
 }
 
 constexpr int kColumnBlock = 32;   // columns of P that a warp makes at once
 constexpr int kElementBlock = 16;  // elements
-constexpr int64_t kMaxDeviceChunks = 1024;
+constexpr int64_t kMaxDeviceChunks = 512;
 
 GRADEX_INLINE constexpr int64_t ratio_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

@@ -19,13 +19,14 @@ Kind = Callable[[nn.Module, torch.Tensor, torch.Tensor], Iterator[Term]]
 def linear(layer: nn.Linear, x: torch.Tensor, d: torch.Tensor) -> Iterator[Term]:
     """y = x Wᵀ + b."""
     yield Factors("weight", x, d)
-    yield Factors("bias", d, _ones(d))
+    if layer.bias is not None:
+        yield _flat("bias", d)
 
 
 def conv1d(layer: Conv1D, x: torch.Tensor, d: torch.Tensor) -> Iterator[Term]:
     """y = x W + b: the weight is stored [p, q], so the two factors change places."""
     yield Factors("weight", d, x)
-    yield Factors("bias", d, _ones(d))
+    yield _flat("bias", d)
 
 
 def embedding(layer: nn.Embedding, ids: torch.Tensor, d: torch.Tensor) -> Iterator[Term]:
@@ -77,11 +78,11 @@ def output_at(layer: nn.Module, x: torch.Tensor, weight: torch.Tensor, bias: tor
 def _scaled(normal: torch.Tensor, d: torch.Tensor) -> Iterator[Term]:
     """Of y = γ x̂ + β, the terms of γ and β."""
     d = d.float()
-    rows = (d * normal).sum(1, keepdim=True)
-    yield Factors("weight", rows, _ones(rows))
-    yield Factors("bias", d, _ones(d))
+    yield _flat("weight", d * normal)
+    yield _flat("bias", d)
 
 
-def _ones(like: torch.Tensor) -> torch.Tensor:
-    """[n, t, 1]: the one output of a flat parameter, such as a bias."""
-    return like.new_ones(*like.shape[:2], 1)
+def _flat(attribute: str, gradients: torch.Tensor) -> Factors:
+    """The term of a flat parameter whose gradient is a sum over tokens of [n, t, width]."""
+    total = gradients.sum(1, keepdim=True, dtype=torch.float32)
+    return Factors(attribute, total, total.new_ones(len(total), 1, 1))

@@ -117,9 +117,11 @@ def encodes(model: nn.Module) -> bool:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without a cache of keys while open; afterwards every module is back in its own mode."""
-    before = {module: module.training for module in model.modules()}
-    configs = [module.config for module in model.modules() if getattr(getattr(module, "config", None), "use_cache", 0)]
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    found = (vars(module).get("config") for module in model.modules())  # getattr is slow where there is none
+    configs = [config for config in found if getattr(config, "use_cache", False)]
+    if training:
+        model.eval()
     try:
         for config in configs:
             config.use_cache = False
@@ -127,8 +129,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for config in configs:
             config.use_cache = True
-        for module, training in before.items():
-            module.training = training
+        for module in training:
+            module.training = True
 
 
 @contextmanager
