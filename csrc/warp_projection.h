@@ -125,7 +125,6 @@ struct WarpProjection {
         GRADEX_UNROLL(8)
         for (int n = 0; n < Samples / 8; ++n) every_lane([&](int lane) { sums[m][n][lane] = Sums{}; });
       }
-      GRADEX_UNROLL(1)
       for (int element = first_of(share()); element < first_of(share() + 1); element += kElementBlock) {
         ProjectionBlock p;
         take(&p, half, element, block);
