@@ -92,7 +92,8 @@ def sketch(
         inputs: [n, t, p], what the layer was given: float32, bfloat16, float16 (float64 is rounded).
         grads: [n, t, q], the gradient of its output.
         name, seed: which P; the same on every device, for every n and t.
-        lengths: [n], tokens of each sample; later ones are not read. None: all t.
+        lengths: [n], tokens of each sample; later ones are not read. None: all t. The result's bits depend neither on
+            the other samples nor on t, but on a GPU where one side has a single feature on whether t is 1.
         out: float32 [n, dim] to add to; None starts from zero.
         threads: CPU threads (None: torch's number); the result's bits do not depend on it. "tensorsketch" is torch's
             work and always has torch's number.

@@ -95,9 +95,10 @@ def test_samples_past_2_to_the_33_elements_on_cuda() -> None:
     rows, narrow = random(2, 1, 2**16, dtype=torch.float16).cuda(), random(*shape[:2], 1).cuda()
     large = torch.zeros(shape, dtype=torch.float16, device="cuda")
     large[:, :1] = rows
-    for pair, small in [((large, narrow), (rows, narrow[:, :1])), ((narrow, large), (narrow[:, :1], rows))]:
+    for pair in [(large, narrow), (narrow, large)]:
+        small = [tensor[:, :2] for tensor in pair]  # not one token: of that no products are summed
         got = kernels.sketch(*pair, lengths=[1, 1], dim=8, **PLAN)
-        assert torch.equal(got, kernels.sketch(*small, dim=8, **PLAN))
+        assert torch.equal(got, kernels.sketch(*small, lengths=[1, 1], dim=8, **PLAN))
 
 
 @pytest.mark.parametrize(
