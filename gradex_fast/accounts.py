@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gradex_fast.costs import NOTHING, Cost, together
+from gradex_fast.files import read_json, write_json
 from gradex_fast.state import Run
 from gradex_fast.tally import Tally
 
@@ -18,29 +19,31 @@ FINAL = ("train final", "train compare/")
 class SketchAccount:
     """Rows and seconds of one folder of sketches, noted shard by shard: they outlive an interruption.
 
-    Attributes:
-        name: of the note and of the cost.
+    The run's manifest has those of its own sketches; of others their folder has them.
     """
 
     def __init__(self, run: Run, folder: str) -> None:
-        self.name = "sketch" if folder == "sketches" else f"sketch {folder}"
-        self._run, self._since = run, time.monotonic()
+        self._run, self._since, self._own = run, time.monotonic(), folder == "sketches"
+        self._place = run.path / folder / "account.json"
 
     def add(self, rows: int) -> None:
         """So many rows were sketched since the last call."""
-        now, known = time.monotonic(), self._run.workspace.done(self.name) or {"rows": 0, "seconds": 0.0}
+        now, known = time.monotonic(), self._noted() or {"rows": 0, "seconds": 0.0}
         note = {"rows": known["rows"] + rows, "seconds": known["seconds"] + now - self._since}
-        self._run.workspace.finish(self.name, note)
+        if self._own:
+            self._run.workspace.finish("sketch", note)
+        else:
+            write_json(self._place, note)
         self._since = now
 
-    def close(self) -> None:
-        """Enter the cost of one pass over all rows; if some were sketched twice, at the mean time of a row."""
-        run = self._run
-        rows, note = [*run.examples(), *run.corpus.validation.examples], run.workspace.done(self.name)
+    def cost(self) -> Cost:
+        """Of one pass over all rows; if some were sketched twice, at the mean time of a row."""
+        rows, note = [*self._run.examples(), *self._run.corpus.validation.examples], self._noted()
         seconds = note["seconds"] * len(rows) / note["rows"] if note else math.nan
-        run.costs[self.name] = run.passes.sketch(rows).taking(seconds)
-        if note and self.name == "sketch":
-            run.reporter.seconds["sketch"] = seconds
+        return self._run.passes.sketch(rows).taking(seconds)
+
+    def _noted(self) -> dict[str, Any] | None:
+        return self._run.workspace.done("sketch") if self._own else read_json(self._place)
 
 
 def searched(run: Run, before: Tally | None = None) -> Cost:

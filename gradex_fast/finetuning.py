@@ -48,7 +48,7 @@ def fine_tune(
     note, folder = run.workspace.done(name), run.path / name
     if note is not None and note["data"] == data and (start or folder.exists()):
         run.reporter.seconds[f"train {name}"] = note["seconds"]
-        run.costs[f"train {name}"] = _cost(run, examples, recipe, meta, note)
+        run.costs[f"train {name}"] = fine_tuning_cost(run, examples, recipe, note, meta)
         return note
     if note is not None and not start and folder.exists():
         raise GradexError(f"{folder} is a model trained on other rows; move it away, or begin again with --overwrite")
@@ -68,7 +68,7 @@ def fine_tune(
                 save_model(model, folder)
                 load_tokenizer(run.recipe.model).save_pretrained(folder)
     run.workspace.finish(name, note)
-    run.costs[f"train {name}"] = _cost(run, examples, recipe, meta, note)
+    run.costs[f"train {name}"] = fine_tuning_cost(run, examples, recipe, note, meta)
     return note
 
 
@@ -99,8 +99,8 @@ def _account(meta: MetaRecipe, stopping: EarlyStopping | None) -> dict[str, Any]
     return sam | ({"best_step": stopping.best, "looks": len(stopping.looks)} if stopping else {})
 
 
-def _cost(
-    run: Run, examples: Sequence[Example], recipe: TrainRecipe, meta: MetaRecipe, note: Mapping[str, Any]
+def fine_tuning_cost(
+    run: Run, examples: Sequence[Example], recipe: TrainRecipe, note: Mapping[str, Any], meta: MetaRecipe = PLAIN
 ) -> Cost:
     """Of the training that the note is of, its looks at the validation rows, and the figures at its end."""
     looks, validation = note.get("looks", 0), run.corpus.validation.examples

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import isfinite
 
 import numpy as np
 import torch
@@ -114,7 +115,9 @@ def sketch(run: Run, folder: str = "sketches") -> None:
             found = sketch_examples(sketcher, examples, skip_nonfinite=recipe.on_nonfinite == "skip", **options)
             store.write(split, rows, found, [example.digest for example in examples])
             account.add(len(rows))
-    account.close()
+    if folder == "sketches":
+        run.costs["sketch"] = spent = account.cost()
+        run.reporter.seconds["sketch"] = spent.seconds if gaps or isfinite(spent.seconds) else 0.0
     run.train, run.validation = (store.read(split, len(examples)) for split, examples in splits.items())
 
 
