@@ -116,8 +116,9 @@ def sketch(run: Run, folder: str = "sketches") -> None:
             store.write(split, rows, found, [example.digest for example in examples])
             account.add(len(rows))
     if folder == "sketches":
-        run.costs["sketch"] = spent = account.cost()
-        run.reporter.seconds["sketch"] = spent.seconds if gaps or isfinite(spent.seconds) else 0.0
+        run.costs["sketch"] = account.cost()
+        if isfinite(run.costs["sketch"].seconds):
+            run.reporter.seconds["sketch"] = run.costs["sketch"].seconds
     run.train, run.validation = (store.read(split, len(examples)) for split, examples in splits.items())
 
 

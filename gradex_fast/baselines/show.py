@@ -23,9 +23,9 @@ def values(rows: Sequence[Row], finals: Mapping[str, Mapping[str, Any]]) -> list
 def printed(found: Sequence[Mapping[str, Any]]) -> Table:
     """`values` as a table; passes, FLOPs and time with those of the stages that a rival builds on."""
     table, measured = Table(), any("final" in row for row in found)
-    columns = ["rival", "sources", "forward rows", "backward rows", "FLOPs", "x GRADEX", "time", "x GRADEX"]
+    columns = ["rival", "sources", "rows forward", "rows backward", "FLOPs", "x GRADEX", "time", "x GRADEX"]
     for column in columns + ["validation loss", "exact match"] * measured:
-        table.add_column(column, justify="left" if column == "rival" else "right")
+        table.add_column(column, justify="left" if column == "rival" else "right", overflow="fold")
     for row in found:
         table.add_row(*map(Text, [*_cost_cells(row), *(_final_cells(row.get("final", {})) if measured else [])]))
     return table

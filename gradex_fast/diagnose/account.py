@@ -20,10 +20,8 @@ SHOWN = ("forward_rows", "backward_rows", "flops", "seconds")
 
 def account(truth: Truth, parts: Collection[str]) -> Part:
     """The run itself and every kind of work of these parts; what two parts share is counted once."""
-    found = {
-        "meta-training, sketches, anchors": together(shared_costs(truth.run).values()),
-        **dict(_work(truth, parts)),
-    }
+    found = {"meta-training, sketches, anchors": together(shared_costs(truth.run).values())}
+    found |= dict(_work(truth, parts))
     found["together"] = together(found.values())
     rows = [_row(name, cost) for name, cost in found.items()]
     return Part(rows, rows)
@@ -76,10 +74,8 @@ def _sketched(truth: Truth, parts: Collection[str]) -> dict[str, tuple[int, str]
     """Dimension and margin of the sketches that were made for these parts alone, by folder."""
     own = truth.run.recipe.sketch
     margins = {variants.folder(truth.run, own.dim, each): each for each in ablations.margins(truth)}
-    wanted = {
-        folder: dim for part, each in costs.folders(truth).items() if part in parts for folder, dim in each.items()
-    }
-    return {folder: (dim, margins.get(folder, own.margin)) for folder, dim in wanted.items() if folder != "sketches"}
+    wanted = [pair for part, each in costs.folders(truth).items() if part in parts for pair in each.items()]
+    return {folder: (dim, margins.get(folder, own.margin)) for folder, dim in wanted if folder != "sketches"}
 
 
 def _seconds(place: Path) -> float:
