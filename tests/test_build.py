@@ -42,9 +42,9 @@ LAYERS = [
     },
     {"layers", "head"},
     {"recognise", "replay", "workspace", "model", "batch", "fitting"},
-    {"taps", "losses", "capture", "selfcheck", "preflight", "stopping", "flops"},
+    {"taps", "losses", "capture", "selfcheck", "preflight", "stopping", "row_pass"},
     {"data", "train", "evaluate", "sketch", "store", "estimate", "select", "report"},
-    {"costs", "state", "accounts", "search", "finetuning", "clusters", "outputs", "summary", "pipeline"},
+    {"flops", "costs", "state", "accounts", "search", "finetuning", "clusters", "outputs", "summary", "pipeline"},
     {"baselines", "diagnose"},
     {"demo", "doctor", "plan", "cli", "__main__"},
 ]
