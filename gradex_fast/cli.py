@@ -102,14 +102,15 @@ def _diagnose(options: argparse.Namespace) -> int:
     from gradex_fast.diagnose import DEFAULT, diagnose, output
 
     found = diagnose(recipe, parts or DEFAULT, reporter=_reporter(options), overwrite=options.overwrite)
-    _show(output.values(found.parts), lambda _, console: _print_diagnosis(found, console), options)
+    shown = {**found.parts, "cost": found.cost}
+    _show(output.values(shown), lambda _, console: _print_diagnosis(found, console), options)
     return 0
 
 
 def _print_diagnosis(found: Any, console: Any) -> None:
     from gradex_fast.diagnose import output
 
-    output.show(found.parts, console)
+    output.show({**found.parts, "cost": found.cost}, console)
     console.print(f"diagnosis: {found.folder}", markup=False, highlight=False, soft_wrap=True)
 
 

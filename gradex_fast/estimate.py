@@ -12,6 +12,7 @@ import numpy as np
 from gradex_fast import kernels
 from gradex_fast.metrics import leave_one_out, line, spearman
 from gradex_fast.moves import EveryMove, Moves, ScreenedMoves
+from gradex_fast.tally import Tally
 from gradex_fast.types import Estimates, Sketches
 
 RIDGES = tuple(float(ridge) for ridge in np.logspace(-2, 3, 11))
@@ -57,6 +58,9 @@ class SubsetEstimator:
         tol: of the regressions, see `kernels.SubsetSolver.solve`; the default tells subsets apart to 0.1 % of their
             distance.
 
+    Attributes:
+        tally: of its arithmetic, and that of all estimators made from it.
+
     Raises:
         ValueError: the sketches' dimensions differ, or there is no training or validation row.
     """
@@ -87,6 +91,7 @@ class SubsetEstimator:
         self.group_ptr = np.searchsorted(groups[order], np.arange(self.groups + 1))
         self.always = tuple(always or ())
         self.calibration: Calibration | None = None
+        self.tally = Tally()
         self._evaluate, self._tol, self._threads = evaluate, tol, threads
         self._solver = kernels.SubsetSolver(self.train.g, self.train.margin, self.group_ptr, threads=threads)
         even = np.full(len(valid), 1 / len(valid))
@@ -117,6 +122,7 @@ class SubsetEstimator:
         """x_S and the solver's account of m subsets; progress is called with how many are done."""
         options = {"always": self.always, "tol": self._tol, "threads": self._threads, "progress": progress}
         found = self._solver.solve(subsets, l2=self.l2, **options)
+        self._tell(subsets, found)
         unsolved = found.status[~np.isin(found.status, (kernels.Status.CONVERGED, kernels.Status.EMPTY))]
         if len(unsolved):
             worst = kernels.Status(int(unsolved.max())).name.lower()
@@ -126,7 +132,9 @@ class SubsetEstimator:
     def rows(self, x: np.ndarray) -> np.ndarray:
         """Uncalibrated loss of every validation row at each x [m, d]: [m, v]."""
         if self._evaluate is not None:
+            self.tally.lifted += len(x)
             return np.stack([self._evaluate(one) for one in x])
+        self.tally.judged(len(x), *self.valid.g.shape, len(self.resampling))
         return kernels.row_losses(x, self.valid.g, self.valid.margin, threads=self._threads)
 
     def estimate(
@@ -179,6 +187,11 @@ class SubsetEstimator:
             other.calibration = _calibration(other.estimate(subsets).loss, np.asarray(truth))
             fits.append(other)
         return min(fits, key=lambda other: other.calibration.error)
+
+    def _tell(self, subsets: np.ndarray | Sequence[Sequence[int]], found: kernels.Solutions) -> None:
+        """The tally of a solve."""
+        masks = kernels.subset_masks(subsets, self.groups) | kernels.subset_masks([self.always], self.groups)
+        self.tally.solved(masks @ np.diff(self.group_ptr), found.iterations, *self.train.g.shape)
 
     def _summarise(self, rows: np.ndarray) -> np.ndarray:
         """[3, m]: the mean over rows, and the interval's two ends."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from gradex_fast.costs import Cost, together
 from gradex_fast.errors import GradexError
 from gradex_fast.evaluate import evaluate
 from gradex_fast.files import checksum, explained_if_full
@@ -47,6 +48,7 @@ def fine_tune(
     note, folder = run.workspace.done(name), run.path / name
     if note is not None and note["data"] == data and (start or folder.exists()):
         run.reporter.seconds[f"train {name}"] = note["seconds"]
+        run.costs[f"train {name}"] = fine_tuning_cost(run, examples, recipe, note, meta)
         return note
     if note is not None and not start and folder.exists():
         raise GradexError(f"{folder} is a model trained on other rows; move it away, or begin again with --overwrite")
@@ -66,6 +68,7 @@ def fine_tune(
                 save_model(model, folder)
                 load_tokenizer(run.recipe.model).save_pretrained(folder)
     run.workspace.finish(name, note)
+    run.costs[f"train {name}"] = fine_tuning_cost(run, examples, recipe, note, meta)
     return note
 
 
@@ -94,6 +97,17 @@ def _account(meta: MetaRecipe, stopping: EarlyStopping | None) -> dict[str, Any]
     """What a note and the report say of this training and of no plain one."""
     sam = {"sam": meta.sam} if meta.sam else {}
     return sam | ({"best_step": stopping.best, "looks": len(stopping.looks)} if stopping else {})
+
+
+def fine_tuning_cost(
+    run: Run, examples: Sequence[Example], recipe: TrainRecipe, note: Mapping[str, Any], meta: MetaRecipe = PLAIN
+) -> Cost:
+    """Of the training that the note is of, its looks at the validation rows, and the figures at its end."""
+    looks, validation = note.get("looks", 0), run.corpus.validation.examples
+    steps = min(looks * meta.every, total_steps(len(examples), recipe)) if looks else None
+    trained = run.passes.training(examples, recipe, steps).times(meta.passes)
+    ends = run.passes.forward([*validation, *run.corpus.test.examples])
+    return together([trained, run.passes.forward(validation).times(looks), ends]).taking(note["seconds"])
 
 
 def figures(run: Run, model: nn.Module) -> dict[str, float]:

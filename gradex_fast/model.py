@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -58,6 +59,26 @@ def load_model(recipe: ModelRecipe, seed: int, device: str, trained: Path | None
     if recipe.adapter == "lora":
         model = _with_adapter(model, recipe, trained)
     return model.to(device)
+
+
+def load_outline(recipe: ModelRecipe) -> nn.Module:
+    """The model without weights, on the meta device: its shapes, adapters and what is trained.
+
+    With eager attention, and of experts those that a token is sent to: what needs no look at the data.
+    """
+    config = _config(recipe, recipe.name)
+    kind, options = _kind(recipe)
+    for name, value in options.items():
+        setattr(config, name, value)
+    with torch.device("meta"):
+        model = kind.from_config(config, attn_implementation="eager", trust_remote_code=recipe.trust_remote_code)
+        if recipe.adapter == "lora":
+            model = _with_adapter(model, recipe, None)
+    for module in model.modules():
+        if hasattr(module, "set_experts_implementation"):
+            module.set_experts_implementation("batched_mm")
+            break
+    return model
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
@@ -170,13 +191,19 @@ def _pretrained(recipe: ModelRecipe, name: str) -> nn.Module:
     if recipe.attention:
         options["attn_implementation"] = recipe.attention
     _check_task(recipe, _config(recipe, name))
-    kind = AutoModelForCausalLM
-    if recipe.task == "sequence-classification":
-        kind, options["num_labels"] = AutoModelForSequenceClassification, recipe.labels
+    kind, own = _kind(recipe)
+    options |= own
     with _explained(f"model.name {name!r} cannot be loaded"):
         model = kind.from_pretrained(name, use_safetensors=True, **options)
     model.config.use_cache = False
     return model
+
+
+def _kind(recipe: ModelRecipe) -> tuple[Any, dict[str, Any]]:
+    """The class that loads it, and options of its configuration."""
+    if recipe.task == "sequence-classification":
+        return AutoModelForSequenceClassification, {"num_labels": recipe.labels}
+    return AutoModelForCausalLM, {}
 
 
 def _check_task(recipe: ModelRecipe, config: PreTrainedConfig) -> None:

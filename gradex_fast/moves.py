@@ -72,6 +72,8 @@ class ScreenedMoves:
 
     def best(self, mask: np.ndarray, moves: np.ndarray, now: float) -> Step:
         found = self._search.best(mask, moves)
+        sizes = len(self._estimator.train), *self._estimator.valid.g.shape
+        self._estimator.tally.moved(len(moves), found.solved, *sizes)
         estimates = self._estimator.estimates_at(found.x[None])
         gain = found.now - found.loss if np.isfinite(now) else np.inf
         return Step(found.move, float(estimates.loss[0]), gain, toggled(mask, moves[[found.move]]), estimates)

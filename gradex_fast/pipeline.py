@@ -9,10 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import isfinite
 
 import numpy as np
 import torch
 
+from gradex_fast.accounts import SketchAccount, searched
 from gradex_fast.clusters import cut_into_clusters
 from gradex_fast.data import load_corpus
 from gradex_fast.errors import GradexError
@@ -104,6 +106,7 @@ def sketch(run: Run, folder: str = "sketches") -> None:
     store = SketchStore(run.path / folder, {**run.identity, "meta": weights}, recipe.shard_rows)
     splits = {"train": run.examples(), "validation": run.corpus.validation.examples}
     gaps = [(split, rows) for split, examples in splits.items() for rows in store.missing(split, len(examples))]
+    account = SketchAccount(run, folder)
     with run.reporter.stage("sketch", sum(len(rows) for _, rows in gaps)) as stage:
         sketcher, budget = (_sketcher(run), _budget(run)) if gaps else (None, None)
         for split, rows in gaps:
@@ -111,9 +114,11 @@ def sketch(run: Run, folder: str = "sketches") -> None:
             options = {"pad_id": run.pad_id, "batch_tokens": budget, "stage": stage}
             found = sketch_examples(sketcher, examples, skip_nonfinite=recipe.on_nonfinite == "skip", **options)
             store.write(split, rows, found, [example.digest for example in examples])
-    if gaps and folder == "sketches":
-        sketched = sum(len(rows) for _, rows in gaps)
-        run.workspace.finish("sketch", {"rows": sketched, "seconds": run.reporter.seconds["sketch"]})
+            account.add(len(rows))
+    if folder == "sketches":
+        run.costs["sketch"] = account.cost()
+        if isfinite(run.costs["sketch"].seconds):
+            run.reporter.seconds["sketch"] = run.costs["sketch"].seconds
     run.train, run.validation = (store.read(split, len(examples)) for split, examples in splits.items())
 
 
@@ -166,6 +171,7 @@ def select(run: Run) -> None:
             "validation rows, a smaller estimate.ridge or select.keep would split them"
         )
     run.stability = rank_stability(run)
+    run.costs["select"] = searched(run).taking(run.reporter.seconds["select"])
     for name, correlation in run.stability.items():
         if correlation < STABLE:
             run.warn(f"the ranking is not stable: Spearman {correlation:.2f} between the estimates and those at {name}")

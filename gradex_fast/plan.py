@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gradex_fast.batch import collate, length_batches
+from gradex_fast.costs import Cost, Passes
 from gradex_fast.data import load_corpus
 from gradex_fast.losses import sample_losses, token_losses
 from gradex_fast.model import load_model, load_tokenizer, trainable
@@ -19,6 +21,7 @@ from gradex_fast.recipe import Recipe
 from gradex_fast.sections import TrainRecipe
 from gradex_fast.train import total_steps
 from gradex_fast.types import Corpus, Source
+from gradex_fast.units import count_text, duration
 
 SKETCH_OVERHEAD = 1.3
 """A sketch pass against a plain forward and backward pass of the same batch; a rough figure for the plan."""
@@ -42,6 +45,7 @@ def plan(recipe: Recipe) -> Plan:
         "sources": [_source(s) for s in (*corpus.sources, corpus.train, corpus.validation, corpus.test)],
         "tokens_per_second": speed,
         "seconds": {stage: tokens / speed for stage, tokens in _tokens_by_stage(corpus, recipe).items()},
+        "passes": {stage: cost.values() for stage, cost in _costs_by_stage(corpus, recipe).items()},
         "trainable_parameters": parameters,
         "bytes": _bytes(corpus, recipe, parameters),
     }
@@ -55,8 +59,8 @@ def print_plan(found: Plan, console: Console) -> None:
     console.print(table)
     for line in (
         f"speed: {found['tokens_per_second']:,.0f} tokens a second, forward and backward, measured on one batch",
-        *(f"  {stage:<26} about {_duration(each)}" for stage, each in seconds.items()),
-        f"  {'together':<26} about {_duration(sum(seconds.values()))}",
+        *(_line(stage, each, found["passes"][stage]["flops"]) for stage, each in seconds.items()),
+        _line("together", sum(seconds.values()), _sum(cost["flops"] for cost in found["passes"].values())),
         f"trainable parameters: {found['trainable_parameters']:,}",
         f"disk: {size['sketches']} of sketches, {size['at_most']} at most with models and checkpoints",
     ):
@@ -96,7 +100,7 @@ def _tokens_by_stage(corpus: Corpus, recipe: Recipe) -> dict[str, float]:
         samples = total_steps(round(share * rows), recipe) * recipe.batch_size * recipe.accumulation
         return samples * tokens / rows
 
-    anchors = recipe.estimate.anchor_train or recipe.train
+    anchors = _anchors(recipe)
     return {
         "meta-training": recipe.meta.passes * trained(recipe.train),
         "sketch": (tokens + corpus.validation.tokens) * SKETCH_OVERHEAD,
@@ -105,15 +109,38 @@ def _tokens_by_stage(corpus: Corpus, recipe: Recipe) -> dict[str, float]:
     }
 
 
+def _costs_by_stage(corpus: Corpus, recipe: Recipe) -> dict[str, Cost]:
+    """The passes of the stages of `_tokens_by_stage`, and their FLOPs; an anchor's rows are the mean source's."""
+    passes, validation = Passes.of(recipe), corpus.validation.examples
+    rows = [example for source in (*corpus.sources, corpus.train) for example in source.examples]
+    ends = passes.forward([*validation, *corpus.test.examples])
+    final = passes.training(rows, recipe.train)
+    anchor_steps = total_steps(round(recipe.estimate.anchor_fraction * len(rows)), anchors := _anchors(recipe))
+    anchor = passes.training(rows, anchors, anchor_steps) + ends
+    return {
+        "meta-training": final.times(recipe.meta.passes) + ends,
+        "sketch": passes.sketch([*rows, *validation]),
+        "anchors": anchor.times(recipe.estimate.anchors),
+        "final training (at most)": final + ends,
+    }
+
+
+def _anchors(recipe: Recipe) -> TrainRecipe:
+    return recipe.estimate.anchor_train or recipe.train
+
+
+def _line(stage: str, seconds: float, flops: float | None) -> str:
+    return f"  {stage:<26} about {duration(seconds):>7}, {count_text(flops)} FLOPs"
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = list(values)
+    return None if None in known else sum(known)
+
+
 def _bytes(corpus: Corpus, recipe: Recipe, parameters: int) -> dict[str, int]:
     rows = sum(len(source.examples) for source in (*corpus.sources, corpus.train, corpus.validation))
     sketches, weights = rows * (4 * recipe.sketch.dim + 24), 4 * parameters
     checkpoint = 3 * weights if recipe.train.checkpoints else 0
     # meta and final; an old and a new checkpoint side by side
     return {"sketches": sketches, "at_most": sketches + 2 * weights + 2 * checkpoint}
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

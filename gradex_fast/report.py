@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gradex_fast.files import write_atomically
+from gradex_fast.units import count_text, duration
 
 Summary = Mapping[str, Any]
 
@@ -98,6 +99,7 @@ def terminal_table(summary: Summary) -> Table:
 def _view(summary: Summary) -> dict[str, Any]:
     """What the templates read: the summary, its sources by score, and one axis per chart."""
     sources, final = summary["sources"], summary.get("final") or {}
+    cost = summary.get("cost") or _only_seconds(summary.get("seconds") or {})
     metrics = summary.get("metrics") or {}
     scores, low, high = ([s[k] for s in sources if _finite(s.get(k))] for k in ("score", "low", "high"))
     pairs = [p for p in summary.get("truth") or [] if _finite(p["truth"]) and _finite(p["estimate"])]
@@ -109,6 +111,8 @@ def _view(summary: Summary) -> dict[str, Any]:
     return {
         **summary,
         "details": summary.get("details") or {},
+        "cost": cost,
+        "cost_rows": _cost_rows(cost) if cost else [],
         "score_meaning": _SCORE.get(summary.get("method", ""), "an estimated loss"),
         "ranked": sorted(sources, key=lambda s: s["score"] if _finite(s.get("score")) else math.inf),
         "chosen": [source for source in sources if source["chosen"]],
@@ -126,6 +130,21 @@ def _view(summary: Summary) -> dict[str, Any]:
         "figures": [(k, label) for k, label in _FIGURES.items() if metrics.get(k) is not None],
         "final_columns": list(dict.fromkeys(column for row in final.values() for column in row)),
     }
+
+
+def _only_seconds(seconds: Mapping[str, float]) -> Summary | None:
+    """The account of a run whose passes nobody counted."""
+    if not seconds:
+        return None
+    unknown = {"forward_rows": None, "backward_rows": None, "flops": None}
+    stages = {stage: {**unknown, "seconds": value} for stage, value in seconds.items()}
+    return {"stages": stages, "together": {**unknown, "seconds": sum(seconds.values())}}
+
+
+def _cost_rows(cost: Summary) -> list[tuple[str, Summary]]:
+    """Of the table: every stage, all that led to the choice, everything."""
+    sums = {"up to the choice": cost.get("choice"), "together": cost["together"]}
+    return [*cost["stages"].items(), *((name, spent) for name, spent in sums.items() if spent)]
 
 
 def _axis(values: Iterable[Any]) -> Callable[[Any], str | None]:
@@ -199,5 +218,6 @@ def _templates(**options: Any) -> Environment:
     loader = PackageLoader("gradex_fast")
     environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, **options)
     code = {"indented": lambda text: Markup("".join(f"    {line}\n" for line in text.splitlines()))}
-    environment.filters |= {"number": _number, "interval": _interval, "change": _change, **code}
+    units = {"flops": count_text, "duration": duration}
+    environment.filters |= {"number": _number, "interval": _interval, "change": _change, **units, **code}
     return environment

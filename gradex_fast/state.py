@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gradex_fast.costs import Cost, Passes
 from gradex_fast.estimate import SubsetEstimator
 from gradex_fast.progress import Reporter
 from gradex_fast.recipe import Recipe
@@ -26,6 +27,7 @@ class Run:
         train, validation: sketches at θ*. estimator: f̂. selection: the choice; `others`: other methods' choices.
         truths: subsets fine-tuned for real from θ*: bool [r, n + always]; `truth`: their validation losses [r].
         final: by name, the figures of models fine-tuned from the pretrained one.
+        costs: of the stages carried out or found finished, by the reporter's names.
         stability: Spearman correlation of the ranks with those at other ridges, by the ridge's name.
     """
 
@@ -47,11 +49,17 @@ class Run:
     others: dict[str, Selection] = field(default_factory=dict)
     stability: dict[str, float] = field(default_factory=dict)
     final: dict[str, dict[str, Any]] = field(default_factory=dict)
+    costs: dict[str, Cost] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
         return self.workspace.path
+
+    @property
+    def passes(self) -> Passes:
+        """What passes over rows cost with this recipe's model and sketch."""
+        return Passes.of(self.recipe)
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradex_fast import metrics
+from gradex_fast.accounts import account
 from gradex_fast.clusters import origin
 from gradex_fast.files import read_json
 from gradex_fast.outputs import in_names
 from gradex_fast.report import terminal_table
 from gradex_fast.state import Run
 from gradex_fast.types import Source
+from gradex_fast.units import count_text, duration
 from gradex_fast.workspace import versions
 
 if TYPE_CHECKING:
@@ -28,8 +30,8 @@ def rank_stability(run: Run) -> dict[str, float]:
 def summarise(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any]:
     """The mapping that `report.write_report` reads."""
     estimator, selection = run.estimator, run.selection
-    account = read_json(run.path / "selection.json")
-    milliseconds = 1000 * account["seconds"] / max(1, account["subsets"])
+    written = read_json(run.path / "selection.json")
+    milliseconds = 1000 * written["seconds"] / max(1, written["subsets"])
     fit = estimator.calibration
     return {
         "title": run.path.name,
@@ -37,7 +39,7 @@ def summarise(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any]:
         "sources": [_source(run, index, labels) for index in range(len(run.corpus.sources))],
         "clusters": _clusters(run),
         "target": {part: len(getattr(run.corpus, part).examples) for part in ("train", "validation", "test")},
-        "path": account["path"],
+        "path": written["path"],
         "details": in_names(selection.details, run.corpus.names),
         "others": {name: [run.corpus.names[i] for i in found.chosen] for name, found in run.others.items()},
         "estimate": {
@@ -53,6 +55,7 @@ def summarise(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any]:
         "final": {name: _final(note) for name, note in run.final.items()},
         "metrics": _metrics(run, labels, milliseconds),
         "seconds": dict(run.reporter.seconds),
+        "cost": account(run),
         "warnings": list(run.warnings),
         "config": run.recipe.dump(),
         "versions": versions(),
@@ -101,8 +104,10 @@ def _final(note: dict[str, Any]) -> dict[str, Any]:
 
 
 def _metrics(run: Run, labels: Sequence[str] | None, milliseconds: float) -> dict[str, Any]:
+    spent = account(run)
     figures: dict[str, Any] = {
         "seconds": sum(run.reporter.seconds.values()),
+        "cost": {part: spent[part] for part in ("choice", "together")},
         "estimate_milliseconds": milliseconds,
         "final_loss": {name: note["validation_loss"] for name, note in run.final.items()},
     }
@@ -124,7 +129,7 @@ def print_summary(run: Run, console: Console) -> None:
     """The table of sources, how far to trust it, what it bought and where the report lies."""
     found, figures = run.summary, run.summary["metrics"]
     console.print(terminal_table(found))
-    for line in (*_trust(figures), *_chosen(found), *_bought(found["final"])):
+    for line in (*_trust(figures), *_chosen(found), *_bought(found["final"]), *_spent(figures["cost"])):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"report: {run.path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
@@ -164,3 +169,11 @@ def _bought(final: dict[str, dict[str, Any]]) -> list[str]:
     for name, note in sorted(final.items(), key=lambda pair: pair[1]["loss"]):
         lines.append(f"  {name:<18} {note['loss']:>15.4f} {note['validation_exact_match']:>12.1%}")
     return lines
+
+
+def _spent(cost: dict[str, dict[str, Any]]) -> list[str]:
+    return [
+        f"{name}: {part['forward_rows']:,} rows forward, {part['backward_rows']:,} backward, "
+        f"{count_text(part['flops'])} FLOPs, {duration(part['seconds'], 1)}"
+        for name, part in {"cost of the choice": cost["choice"], "with all trainings": cost["together"]}.items()
+    ]

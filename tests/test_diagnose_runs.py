@@ -148,6 +148,7 @@ def test_the_command(inputs, tmp_path, capsys):
     assert "estimate against truth" in out and out.splitlines()[-1] == f"diagnosis: {tmp_path / 'run' / 'diagnosis'}"
     assert cli.main(["diagnose", recipe, "diagnose.path=1", "--json", "--parts", "truth"]) == 0
     printed = json.loads(capsys.readouterr().out)
+    assert printed.pop("cost")["rows"][-1]["work"] == "together"
     written = json.loads((tmp_path / "run/diagnosis/diagnosis.json").read_text())
     assert printed == written["parts"] and [row["subsets"] for row in printed["truth"]["summary"]] == ["random", "path"]
     assert cli.main(["diagnose", recipe, "--parts", "horoscope"]) == 2

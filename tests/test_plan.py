@@ -13,6 +13,7 @@ from gradex_fast import plan
 from gradex_fast.cli import main
 from gradex_fast.recipe import Recipe
 from gradex_fast.types import Corpus
+from gradex_fast.units import duration
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -79,4 +80,4 @@ def test_what_a_run_refuses_the_plan_refuses(recipe, capsys):
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (119, "119 s"), (600, "10 min"), (9000, "2.5 h")])
 def test_durations(seconds, text):
-    assert plan._duration(seconds) == text
+    assert duration(seconds) == text

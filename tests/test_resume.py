@@ -50,6 +50,8 @@ def outcome(run: Path) -> dict:
     bits = {name: digest for pattern in BITS for name, digest in runs.digests(run, pattern).items()}
     selection = json.loads((run / "selection.json").read_text())
     metrics = json.loads((run / "metrics.json").read_text())
+    for spent in metrics["cost"].values():
+        assert spent.pop("seconds") > 0
     return {**bits, **{key: value for key, value in {**selection, **metrics}.items() if "seconds" not in key}}
 
 

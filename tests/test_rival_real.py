@@ -12,7 +12,6 @@ import runs
 import torch
 
 from gradex_fast.baselines import RIVALS, RealEstimator, real
-from gradex_fast.baselines.outcome import training
 from gradex_fast.errors import GradexError
 from gradex_fast.evaluate import evaluate
 from gradex_fast.model import load_model
@@ -171,6 +170,6 @@ def test_passes_are_those_that_the_model_sees(run, tmp_path, recipe):
     with Reporter(quiet=True) as reporter, reporter.stage("counted") as stage:
         train(model, examples, recipe, pad_id=run.pad_id, folder=tmp_path / "counted", seed=0, stage=stage)
     rows, tokens = np.sum(seen, axis=0)
-    cost = training(examples, recipe)
+    cost = run.passes.training(examples, recipe)
     assert (cost.forward_rows, cost.backward_rows) == (rows, rows)
     assert cost.forward_tokens == pytest.approx(tokens, rel=0 if recipe.steps is None else 0.2)

@@ -7,10 +7,11 @@ what it cost. `RIVALS` names them; `compare` carries some of them out side by si
 from __future__ import annotations
 
 from gradex_fast.baselines.final import feature_transfer, finals
-from gradex_fast.baselines.outcome import Cost, Outcome
+from gradex_fast.baselines.outcome import Outcome
 from gradex_fast.baselines.real import RealEstimator
 from gradex_fast.baselines.registry import QUICK, RIVALS
 from gradex_fast.baselines.table import Row, check_names, compare
+from gradex_fast.costs import Cost
 
 __all__ = [
     "QUICK",

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gradex_fast.accounts import searched
 from gradex_fast.baselines.rival import Scored
 from gradex_fast.errors import GradexError
 from gradex_fast.select import random_subsets
@@ -38,6 +39,7 @@ def datamodel(
         GradexError: fewer than three subsets.
     """
     count, recipe = len(run.corpus.sources), run.recipe.select
+    before = run.estimator.tally.copy()
     if masks is None:
         fraction = float(np.atleast_1d(recipe.fraction)[0])
         masks = random_subsets(run.estimator, subsets or recipe.subsets, fraction, run.recipe.seed)
@@ -45,7 +47,7 @@ def datamodel(
     if losses is None or len(losses) != len(masks) or len(masks) < 3:
         raise GradexError(f"a datamodel needs three subsets or more with a loss each, got {len(masks)} subsets")
     effects = fitted(masks[:, :count], losses)
-    return Scored(effects, max(1, int(np.sum(effects < 0))))
+    return Scored(effects, max(1, int(np.sum(effects < 0))), searched(run, before))
 
 
 def fitted(masks: np.ndarray, losses: np.ndarray) -> np.ndarray:

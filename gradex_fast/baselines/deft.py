@@ -17,7 +17,6 @@ import numpy as np
 
 from gradex_fast.baselines.cosine import unit
 from gradex_fast.baselines.features import mean_states
-from gradex_fast.baselines.outcome import forward
 from gradex_fast.baselines.rival import Scored, by_source, source_examples, target_examples
 from gradex_fast.model import load_model
 from gradex_fast.state import Run
@@ -42,7 +41,9 @@ def deft(run: Run, neighbours: int | None = None, trained: bool = False) -> Scor
     states = mean_states(model, [*rows, *target], **options)
     k = min(neighbours or min(NEIGHBOURS, -(-len(rows) // 10)), len(rows))
     counts = retrievals(states[: len(rows)], states[len(rows) :], k)
-    return by_source(run, counts / len(target), natural=k / len(rows), cost=forward([*rows, *target]))
+    return by_source(
+        run, counts / len(target), natural=k / len(rows), cost=run.passes.forward([*rows, *target], head=False)
+    )
 
 
 def retrievals(rows: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from gradex_fast.baselines.features import backbone
 from gradex_fast.baselines.table import Row
 from gradex_fast.errors import GradexError
 from gradex_fast.files import checksum, read_json, write_json
-from gradex_fast.finetuning import figures
+from gradex_fast.finetuning import figures, fine_tuning_cost
 from gradex_fast.model import load_model, trainable
 from gradex_fast.state import Run
 from gradex_fast.train import total_steps, train
@@ -30,8 +30,10 @@ def finals(run: Run, rows: Sequence[Row]) -> dict[str, Figures]:
 
 
 def trained_on(run: Run, chosen: Sequence[int]) -> Figures:
-    """Figures of the pretrained model after a training on these sources and the target's own rows."""
-    return _once(run, "model", run.examples(sorted(chosen)) if len(chosen) else [])
+    """Figures of the pretrained model after a training on these sources and the target's own rows, and its FLOPs."""
+    examples = run.examples(sorted(chosen)) if len(chosen) else []
+    found = _once(run, "model", examples)
+    return {**found, "flops": fine_tuning_cost(run, examples, run.recipe.train, found).values()["flops"]}
 
 
 def feature_transfer(run: Run) -> Figures:

@@ -28,7 +28,6 @@ from gradex_fast import kernels
 from gradex_fast.baselines.adam import direction, moments
 from gradex_fast.baselines.cosine import unit
 from gradex_fast.baselines.gradients import gradients
-from gradex_fast.baselines.outcome import forward_backward
 from gradex_fast.baselines.rival import Scored, by_source, source_examples
 from gradex_fast.errors import GradexError
 from gradex_fast.model import load_model, trainable
@@ -50,7 +49,8 @@ def less(run: Run, dim: int | None = None) -> Scored:
     towards = _mean(_units(gradients(model, [[row] for row in target], run.pad_id), dim))
     steps = (direction(gradient, before) for gradient in gradients(model, [[row] for row in rows], run.pad_id))
     values = np.array([float(step @ towards) for step in _units(steps, dim)])
-    return by_source(run, values, natural=0.0, cost=forward_backward([*everything, *target, *rows]))
+    cost = run.passes.forward_backward([*everything, *target, *rows])
+    return by_source(run, values, natural=0.0, cost=cost)
 
 
 def less_sgd(run: Run) -> Scored:

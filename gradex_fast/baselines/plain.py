@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradex_fast.baselines.outcome import NOTHING, Outcome
+from gradex_fast.baselines.outcome import Outcome
 from gradex_fast.baselines.rival import Scored, selection_of
+from gradex_fast.costs import NOTHING
 from gradex_fast.state import Run
 
 

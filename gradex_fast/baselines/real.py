@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from gradex_fast import kernels
-from gradex_fast.baselines.outcome import Cost, forward, training
 from gradex_fast.baselines.rival import require
+from gradex_fast.costs import Cost
 from gradex_fast.errors import GradexError
 from gradex_fast.evaluate import evaluate
 from gradex_fast.files import checksum, file_checksum, read_json, write_json
@@ -105,8 +105,8 @@ class RealEstimator:
             note = self._trained(examples, key, stage)
             write_json(place, note)
         self._known[mask.tobytes()] = np.array(note["loss"])
-        spent = training(examples, self._recipe) if examples else Cost()
-        spent += forward(run.corpus.validation.examples) + Cost(seconds=note["seconds"])
+        spent = run.passes.training(examples, self._recipe) + run.passes.forward(run.corpus.validation.examples)
+        spent = spent.taking(note["seconds"])
         if self._searching:
             self.cost += spent
         else:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from gradex_fast.baselines.outcome import NOTHING, Cost, Outcome
+from gradex_fast.baselines.outcome import Outcome
+from gradex_fast.costs import NOTHING, Cost
 from gradex_fast.errors import GradexError
 from gradex_fast.select.estimator import in_tie_order
 from gradex_fast.select.threshold import ranking

@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from gradex_fast.baselines.outcome import Cost, Outcome
+from gradex_fast.accounts import searched
+from gradex_fast.baselines.outcome import Outcome
 from gradex_fast.baselines.real import RealEstimator
 from gradex_fast.baselines.rival import check_keep, require
 from gradex_fast.search import search
@@ -26,9 +27,9 @@ def gradex(run: Run, keep: int | None = None) -> Outcome:
     """
     require(run, NEEDS)
     check_keep(run, keep)
-    recipe, begin = run.recipe.select, time.monotonic()
+    recipe, begin, before = run.recipe.select, time.monotonic(), run.estimator.tally.copy()
     selection = search(run, recipe.method, recipe.keep if keep is None else keep)
-    return Outcome(selection, Cost(seconds=time.monotonic() - begin), NEEDS)
+    return Outcome(selection, searched(run, before).taking(time.monotonic() - begin), NEEDS)
 
 
 def forward_real(run: Run, keep: int | None = None, **options: Any) -> Outcome:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import reduce
-from operator import add
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gradex_fast.baselines.outcome import Cost, Outcome, forward, forward_backward, training
+from gradex_fast.accounts import shared_costs
+from gradex_fast.baselines.outcome import Outcome
 from gradex_fast.baselines.registry import QUICK, RIVALS
+from gradex_fast.costs import Cost, together
 from gradex_fast.errors import GradexError
 from gradex_fast.state import Run
 
@@ -24,6 +24,7 @@ class Row:
     Attributes:
         chosen: names of the sources. scores: float64 [n], lower for a better source.
         cost: what the rival itself did. whole: that and the stages of the run on which it builds.
+        gradex: the whole of GRADEX, to which the others are compared.
     """
 
     name: str
@@ -31,15 +32,20 @@ class Row:
     scores: np.ndarray
     cost: Cost
     whole: Cost
+    gradex: Cost
     outcome: Outcome
 
     def values(self) -> dict[str, Any]:
         """JSON values; null for what is not known."""
         scores = [float(score) if np.isfinite(score) else None for score in self.scores]
-        costs = {"cost": asdict(self.cost), "whole": asdict(self.whole)}
-        for cost in costs.values():
-            cost["seconds"] = cost["seconds"] if np.isfinite(cost["seconds"]) else None
+        costs = {"cost": self.cost.values(), "whole": self.whole.values(), "times_gradex": self.times_gradex()}
         return {"name": self.name, "chosen": list(self.chosen), "scores": scores, **costs}
+
+    def times_gradex(self) -> dict[str, float | None]:
+        """FLOPs and seconds of the whole over GRADEX's; None where one is not known."""
+        pairs = {name: (getattr(self.whole, name), getattr(self.gradex, name)) for name in ("flops", "seconds")}
+        ratios = {name: own / theirs if theirs else np.nan for name, (own, theirs) in pairs.items()}
+        return {name: ratio if np.isfinite(ratio) else None for name, ratio in ratios.items()}
 
 
 def compare(
@@ -62,38 +68,32 @@ def compare(
     check_names([*names, *options])
     if stray := set(options) - set(names):
         raise GradexError(f"options for {min(stray)!r}, which is not among the rivals: {', '.join(names)}")
-    shared = shared_costs(run)
-    rows = []
+    outcomes: dict[str, Outcome] = {}
     for name in names:
         with run.reporter.stage(f"rival {name}"):
-            outcome = RIVALS[name](run, keep=keep, **options.get(name, {}))
-        whole = reduce(add, (shared[stage] for stage in outcome.needs), outcome.cost)
-        chosen = tuple(run.corpus.names[index] for index in outcome.selection.chosen)
-        scores = outcome.selection.scores[: len(run.corpus.sources)]
-        rows.append(Row(name, chosen, scores, outcome.cost, whole, outcome))
-    return rows
+            outcomes[name] = RIVALS[name](run, keep=keep, **options.get(name, {}))
+    return _rows(run, outcomes)
 
 
-def shared_costs(run: Run) -> dict[str, Cost]:
-    """Of the stages that GRADEX and some rivals share: the meta-training, the sketches, and the anchors."""
-    validation = run.corpus.validation.examples
-    trained = forward([*validation, *run.corpus.test.examples])  # every training ends with its figures
-    meta = reduce(add, [training(run.examples(), run.recipe.train)] * run.recipe.meta.passes, trained)
-    meta += _seconds(run.workspace.done("meta"))
-    sketch = forward_backward([*run.examples(), *validation])
-    if note := run.workspace.done("sketch"):  # of the rows that the last call sketched
-        note = {"seconds": note["seconds"] * sketch.forward_rows / note["rows"]}
-    sketch += _seconds(note)
-    anchors = [Cost()]
-    for index, mask in enumerate([] if run.truths is None else run.truths):
-        examples = run.examples(np.flatnonzero(mask[: len(run.corpus.sources)]))
-        recipe = run.recipe.estimate.anchor_train or run.recipe.train
-        anchors.append(training(examples, recipe) + trained + _seconds(run.workspace.done(f"anchor {index + 1}")))
-    return {"meta": meta, "sketch": sketch, "estimate": reduce(add, anchors)}
-
-
-def _seconds(note: Mapping[str, Any] | None) -> Cost:
-    return Cost(seconds=note["seconds"] if note else np.nan)
+def _rows(run: Run, outcomes: Mapping[str, Outcome]) -> list[Row]:
+    shared, names, count = shared_costs(run), run.corpus.names, len(run.corpus.sources)
+    wholes = {
+        name: together([*(shared[stage] for stage in outcome.needs), outcome.cost])
+        for name, outcome in outcomes.items()
+    }
+    own = wholes.get("gradex") or together([*shared.values(), run.costs["select"]])
+    return [
+        Row(
+            name,
+            tuple(names[index] for index in outcome.selection.chosen),
+            outcome.selection.scores[:count],
+            outcome.cost,
+            wholes[name],
+            own,
+            outcome,
+        )
+        for name, outcome in outcomes.items()
+    ]
 
 
 def check_names(names: Sequence[str] | None) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gradex_fast import pipeline
 from gradex_fast.diagnose import ablations, curvature, figures, output, rrss, truth
+from gradex_fast.diagnose.account import account
 from gradex_fast.diagnose.costs import announced
 from gradex_fast.diagnose.part import Part
 from gradex_fast.errors import GradexError
@@ -33,10 +34,12 @@ DEFAULT = ("rrss", "truth", "dim", "ridge")
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Attributes: folder: RUN/diagnosis, with NAME.csv, NAME.png and diagnosis.json. parts: those asked for."""
+    """Attributes: folder: RUN/diagnosis, with NAME.csv, NAME.png, diagnosis.json and cost.csv. parts: those asked for.
+    cost: of the run and of these parts, whenever they were carried out."""
 
     folder: Path
     parts: dict[str, Part]
+    cost: Part
 
 
 def diagnose(
@@ -67,7 +70,9 @@ def diagnose(
             figures.write(folder, asked)
         else:
             run.reporter.say(figures.HOW_TO_INSTALL)
-    return Diagnosis(folder, asked)
+    cost = account(subsets, parts)
+    output.write_csv(folder, "cost", cost)
+    return Diagnosis(folder, asked, cost)
 
 
 def _settings(run: Run) -> str:

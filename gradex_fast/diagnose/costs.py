@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from gradex_fast.diagnose import ablations, curvature, variants
+from gradex_fast.diagnose import ablations, curvature, rrss, variants
 from gradex_fast.diagnose.directions import step_file
 from gradex_fast.diagnose.truth import Truth
 
@@ -34,8 +34,7 @@ def _fine_tunings(truth: Truth, parts: Collection[str]) -> str:
 def _passes(truth: Truth, parts: Collection[str]) -> str:
     run = truth.run
     rows = len(run.train) + len(run.validation)
-    wanted = {part: folders for part, folders in _folders(truth).items() if part in parts}
-    missing = {folder: dim for folders in wanted.values() for folder, dim in folders.items()}
+    missing = {folder: dim for part, each in folders(truth).items() if part in parts for folder, dim in each.items()}
     dims = [dim for folder, dim in missing.items() if not (run.path / folder / "manifest.json").exists()]
     found = [f"{len(dims)} sketching passes of {rows:,} rows (d = {', '.join(map(str, dims))})"] if dims else []
     if "curvature" in parts and not (run.path / curvature.FOLDER / "manifest.json").exists():
@@ -44,7 +43,7 @@ def _passes(truth: Truth, parts: Collection[str]) -> str:
     return ", ".join(found)
 
 
-def _folders(truth: Truth) -> dict[str, dict[str, int]]:
+def folders(truth: Truth) -> dict[str, dict[str, int]]:
     """Folders of sketches by the part that needs them, with their d."""
     run, own = truth.run, truth.run.recipe.sketch
     nested = own.distribution in variants.NESTED
@@ -58,5 +57,4 @@ def _folders(truth: Truth) -> dict[str, dict[str, int]]:
 def _rows(truth: Truth, parts: Collection[str]) -> str:
     run, asked = truth.run, truth.run.recipe.diagnose
     rows = min(asked.rows, len(run.train) + len(run.validation))
-    passes = asked.directions * (3 * len(asked.distances) + 2) + 1
-    return f"{rows} backward passes of one row, {passes} evaluations of these" if "rrss" in parts else ""
+    return f"{rows} backward passes of one row, {rrss.passes(run)} evaluations of these" if "rrss" in parts else ""

@@ -82,15 +82,20 @@ class TokenEstimator:
 
 
 def sketched(run: Run) -> Run:
-    """The run with every row in as many copies as it has supervised tokens, each with one of them, and its sketches."""
+    """`by_token`, and its sketches."""
+    other = by_token(run)
+    pipeline.sketch(other, FOLDER)
+    return other
+
+
+def by_token(run: Run) -> Run:
+    """The run with every row in as many copies as it has supervised tokens, each with one of them."""
     corpus = replace(
         run.corpus,
         sources=[_by_token(source) for source in run.corpus.sources],
         **{part: _by_token(getattr(run.corpus, part)) for part in ("train", "validation")},
     )
-    other = replace(run, corpus=corpus, identity={**run.identity, "rows": "one for each supervised token"})
-    pipeline.sketch(other, FOLDER)
-    return other
+    return replace(run, corpus=corpus, identity={**run.identity, "rows": "one for each supervised token"})
 
 
 def copies(example: Example) -> Iterator[Example]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import nn
 from gradex_fast import kernels
 from gradex_fast.diagnose.expansion import Step, length
 from gradex_fast.diagnose.truth import chosen, recipe_of
-from gradex_fast.files import checksum, explained_if_full
+from gradex_fast.files import checksum, explained_if_full, write_json
 from gradex_fast.model import grouped, load_model, trainable
 from gradex_fast.state import Run
 from gradex_fast.terms import width
@@ -61,6 +62,7 @@ def fine_tuned_step(run: Run, subset: np.ndarray) -> Step:
     """θ_S - θ*, float32, after fine-tuning θ* on a subset once; then read from `step_file`."""
     path, recipe, examples = step_file(run, subset), recipe_of(run), run.examples(chosen(run, subset))
     if not path.exists():
+        begin = time.monotonic()
         model = load_model(run.recipe.model, run.recipe.seed, run.device, trained=run.path / "meta")
         before = {name: parameter.detach().float().clone() for name, parameter in trainable(model).items()}
         with run.reporter.stage(f"train step {path.stem[:6]}", total_steps(len(examples), recipe)) as stage:
@@ -68,6 +70,7 @@ def fine_tuned_step(run: Run, subset: np.ndarray) -> Step:
             train(model, examples, recipe, pad_id=run.pad_id, folder=folder, seed=run.recipe.seed, stage=stage)
         step = {name: (p.detach().float() - before[name]).cpu().contiguous() for name, p in trainable(model).items()}
         _save(path, step)
+        write_json(path.with_suffix(".json"), {"rows": len(examples), "seconds": time.monotonic() - begin})
     return load_file(path, device=run.device)
 
 

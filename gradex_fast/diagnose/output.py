@@ -15,6 +15,7 @@ from rich.text import Text
 
 from gradex_fast.diagnose.part import Part
 from gradex_fast.files import read_json, write_atomically, write_json
+from gradex_fast.units import count_text, duration
 
 TITLES = {
     "rrss": "first-order expansion: RRSS by relative distance; last, where fine-tuning and the estimate really go",
@@ -22,6 +23,7 @@ TITLES = {
     "dim": "error against the sketch's dimension",
     "ridge": "error against margin and ridge",
     "curvature": "curvature beyond first order",
+    "cost": "what it cost, whenever it was carried out",
 }
 
 
@@ -40,8 +42,12 @@ def write(folder: Path, settings: str, parts: Mapping[str, Part]) -> None:
         GradexError: a file cannot be written.
     """
     for name, part in parts.items():
-        write_atomically(folder / f"{name}.csv", csv_of(part))
+        write_csv(folder, name, part)
     write_json(folder / "diagnosis.json", {"settings": settings, "parts": values(parts)})
+
+
+def write_csv(folder: Path, name: str, part: Part) -> None:
+    write_atomically(folder / f"{name}.csv", csv_of(part))
 
 
 def values(parts: Mapping[str, Part]) -> dict[str, Any]:
@@ -79,6 +85,8 @@ def cell(key: str, value: Any) -> str:
     """A figure as a table has it: a dash for None."""
     if value is None:
         return "\N{EN DASH}"
+    if key in ("flops", "seconds"):
+        return count_text(value) if key == "flops" else duration(value, 1)
     if not isinstance(value, float):
         return str(value)
     if key in ("spearman", "pearson"):

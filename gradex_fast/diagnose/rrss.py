@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,10 +11,14 @@ from gradex_fast.diagnose.directions import directions
 from gradex_fast.diagnose.expansion import errors, margins, moved, slopes
 from gradex_fast.diagnose.part import Part, Row
 from gradex_fast.diagnose.truth import Truth
+from gradex_fast.files import write_json
 from gradex_fast.model import load_model
 from gradex_fast.sketch import nonfinite_rows
 from gradex_fast.state import Run
 from gradex_fast.types import Example
+
+EXPANDED = "diagnosis/expanded.json"
+"""Where the time is noted that following the expansion took."""
 
 FIGURES = ("distance", "rrss", "rrss_sketched", "rrss_constant", "rrss_rows", "rrss_loss")
 
@@ -29,6 +34,7 @@ def follow(truth: Truth) -> Part:
     examples, g = sampled(run, asked.rows)
     margin, options = run.recipe.sketch.margin, {"pad_id": run.pad_id, "batch_tokens": run.recipe.sketch.batch_tokens}
     start = margins(model, examples, margin, **options)[0]
+    begin = time.monotonic()
     with run.reporter.stage("expand", len(examples) + len(found)) as stage:
         exact = np.zeros((len(found), len(examples)))
         for row, example in enumerate(examples):
@@ -43,7 +49,13 @@ def follow(truth: Truth) -> Part:
                 named = {"direction": direction.kind, "number": direction.number, "place": place, "distance": distance}
                 rows.append({**named, **figures})
             stage.advance()
+    write_json(run.path / EXPANDED, {"seconds": time.monotonic() - begin})
     return Part(rows, _means(rows))
+
+
+def passes(run: Run) -> int:
+    """Evaluations of the rows: θ*, the distances of every direction, and the ends of those that have one."""
+    return run.recipe.diagnose.directions * (3 * len(run.recipe.diagnose.distances) + 2) + 1
 
 
 def _places(distances: Sequence[float], end: float) -> list[tuple[str, float]]:

@@ -28,7 +28,7 @@ def folder(run: Run, dim: int, margin: str) -> str:
 def sketched(run: Run, dim: int, margin: str | None = None) -> Run:
     """The run with sketches of d = dim by the same P; sketched once, then read."""
     margin = margin or run.recipe.sketch.margin
-    other = _with(run, dim, margin)
+    other = variant(run, dim, margin)
     pipeline.sketch(other, folder(run, dim, margin))
     return other
 
@@ -38,7 +38,7 @@ def narrowed(run: Run, dim: int) -> Run:
 
     Growing d keeps the columns up to the factor 1/√d.
     """
-    other = _with(run, dim, run.recipe.sketch.margin)
+    other = variant(run, dim, run.recipe.sketch.margin)
     factor = math.sqrt(run.recipe.sketch.dim / dim)
     other.train, other.validation = (
         Sketches(part.g[:, :dim] * part.g.dtype.type(factor), part.margin, part.loss)
@@ -55,7 +55,8 @@ def estimator_of(run: Run, ridge: float) -> SubsetEstimator:
     return other.estimator
 
 
-def _with(run: Run, dim: int, margin: str) -> Run:
+def variant(run: Run, dim: int, margin: str) -> Run:
+    """The run as if its recipe had other sketches."""
     sketch = run.recipe.sketch.model_copy(update={"dim": dim, "margin": margin})
     recipe = run.recipe.model_copy(update={"sketch": sketch})
     return replace(run, recipe=recipe, identity={**run.identity, "sketch.dim": dim, "sketch.margin": margin})
