@@ -88,13 +88,16 @@ def test_early_stopping_is_of_meta_training_alone_and_said(inputs, tmp_path, tra
 def test_a_run_killed_in_meta_training_stops_at_the_same_step(inputs, tmp_path):
     meta = {"patience": 2, "every": 1, "sam": 0.05}
     train = {"steps": 12, "learning_rate": 0.1, "schedule": "constant", "checkpoints": 5}
-    model = {"dropout": 0.1}
-    trees = [runs.lora_tree(inputs, tmp_path / name, meta=meta, train=train, model=model) for name in ("whole", "cut")]
-    whole = runs.run(trees[0], until="meta").workspace.done("meta")
-    path = str(runs.write_recipe(tmp_path / "recipe.yaml", trees[1]))
-    assert command("meta", path, "--quiet", kill_at=("os.mkdir", r"/checkpoint-4$")) == KILLED
-    assert command("meta", path, "--quiet", kill_at=("os.mkdir", r"/checkpoint-2$")) == 0
-    cut = json.loads((tmp_path / "cut" / "manifest.json").read_text())["done"]["meta"]
+    settings = {"meta": meta, "train": train, "model": {"dropout": 0.1}}
+    paths = {
+        name: str(runs.write_recipe(tmp_path / f"{name}.yaml", runs.lora_tree(inputs, tmp_path / name, **settings)))
+        for name in ("whole", "cut")
+    }
+    assert command("meta", paths["whole"], "--quiet") == 0
+    assert command("meta", paths["cut"], "--quiet", kill_at=("os.mkdir", r"/checkpoint-4$")) == KILLED
+    assert command("meta", paths["cut"], "--quiet", kill_at=("os.mkdir", r"/checkpoint-2$")) == 0
+    manifests = {name: json.loads((tmp_path / name / "manifest.json").read_text()) for name in paths}
+    whole, cut = (manifest["done"]["meta"] for manifest in manifests.values())
     assert whole["looks"] < 12 or whole["best_step"] < 12
     assert {k: v for k, v in cut.items() if k != "seconds"} == {k: v for k, v in whole.items() if k != "seconds"}
     one, other = (tmp_path / name / "meta" / "adapter_model.safetensors" for name in ("whole", "cut"))
