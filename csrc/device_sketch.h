@@ -4,6 +4,8 @@
 #include <cstdint>
 
 #include "block_sketch.h"
+#include "layer_sketch.h"
+#include "line_sketch.h"
 
 namespace gradex {
 inline namespace GRADEX_ISA {
