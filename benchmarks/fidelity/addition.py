@@ -1,9 +1,9 @@
-"""Workload A, noisy addition (the paper, §3.3 and Figure 2): 20 groups of sums, ten with random digits, two-layer GPT-2.
+"""Workload A, noisy addition (the paper, §3.3, Figure 2): 20 groups of sums, ten with random digits, 2-layer GPT-2.
 
     python benchmarks/fidelity/addition.py
 
-For every seed: f̂ against f over 24 subsets fine-tuned from θ*, how far rivals' scores tell noisy groups from clean ones,
-and forward selection by f̂ beside the same by f.
+For every seed: f̂ against f over 24 subsets fine-tuned from θ*, how far rivals' scores tell noisy groups from clean
+ones, and forward selection by f̂ beside the same by f.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def prepare(seed: int, folder: Path, size: demo.DemoSize = SIZE) -> Case:
 
 
 def truth(case: Case) -> Figures:
-    """Spearman, Pearson and relative errors over the anchors: f̂ not calibrated, and each by the line through the others."""
+    """Spearman, Pearson and relative errors over the anchors; calibrated: each by the line through the others."""
     run = case.run
     estimate = run.estimator.at_ridge(run.estimator.ridge).estimate(run.truths).loss
     pairs = {"estimate": estimate.tolist(), "truth": run.truth.tolist()}

@@ -55,6 +55,7 @@ def measure_each(
     """Every part of every seed, part by part; what a seed's file holds already is not measured again."""
     calm_libraries()
     torch.set_num_threads(asked.threads)
+    begun_at = commit()
     for part in asked.parts:
         for seed in asked.seeds:
             place = asked.results / f"{name}-{seed}.json"
@@ -64,7 +65,7 @@ def measure_each(
                 continue
             begin = time.monotonic()
             figures = parts[part](prepare(seed, (asked.work / f"{name}-{seed}").resolve()))
-            found[part] = {**figures, "seconds": time.monotonic() - begin, "commit": commit()}
+            found[part] = {**figures, "seconds": time.monotonic() - begin, "commit": begun_at}
             write_json(place, found)
             print(f"{name}, seed {seed}, {part}: {found[part]['seconds']:.0f} s", flush=True)
 

@@ -1,4 +1,4 @@
-"""Forward selection by f̂ beside forward selection by f, on one run: first choices, chosen sets, what these are worth."""
+"""Forward selection by f̂ beside forward selection by f, on one run: first choices, chosen sets, their worth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def side_by_side(run: Run, start: str) -> Figures:
     Returns:
         estimated, real, ensemble: sources, f, first choice; ensemble is the run's own selection.
         path: f and f̂ along real forward selection. tried: Spearman of f̂ and f over all subsets that it trained, and
-            over those of one source; rank_of_first: of f̂'s first choice by f. trainings, cost: of real forward selection.
+            over those of one source; rank_of_first: of f̂'s first choice by f. trainings, cost: of the real search.
     """
     estimated = search(run, "forward", None)
     outcome = forward_real(run, start=start)
