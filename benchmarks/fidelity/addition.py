@@ -41,7 +41,7 @@ def truth(case: Case) -> Figures:
 
 def rivals(case: Case) -> Figures:
     """Noisy groups told from clean ones by each rival's score."""
-    return {"separation": separation(compare(case.run, RIVALS), case.bad)}
+    return {"separation": separation(compare(case.run, RIVALS), case.bad), "bad": case.bad.tolist()}
 
 
 def forward(case: Case) -> Figures:

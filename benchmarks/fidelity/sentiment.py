@@ -79,9 +79,9 @@ def rivals(case: Case) -> Figures:
     chosen |= {f"gradex {name}": run.others[name].chosen for name in GREEDY}
     chosen |= {"clean": tuple(np.flatnonzero(~case.bad).tolist())}
     finals = {name: {**trained_on(run, some), "chosen": [names[i] for i in some]} for name, some in chosen.items()}
-    scored = [row for row in rows if row.name != "all"]
+    told = separation([row for row in rows if row.name != "all"], case.bad)
     costs = {row.name: spent(row.whole) for row in rows}
-    return {"finals": finals, "separation": separation(scored, case.bad), "costs": costs, "ensemble": ensembles(run)}
+    return {"finals": finals, "separation": told, "bad": case.bad.tolist(), "costs": costs, "ensemble": ensembles(run)}
 
 
 def ensembles(run: Run) -> dict[str, float]:
