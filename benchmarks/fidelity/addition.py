@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from common import Case, Figures, measure_each, options, separation
-from greedy import side_by_side
+from two_searches import side_by_side
 
 from gradex_fast import demo, metrics, pipeline
 from gradex_fast.baselines import compare

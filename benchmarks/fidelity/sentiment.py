@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from common import Case, Figures, measure_each, options, separation, spent, work
-from greedy import side_by_side
+from two_searches import side_by_side
 
 from gradex_fast import pipeline
 from gradex_fast.baselines import compare
@@ -75,10 +75,11 @@ def rivals(case: Case) -> Figures:
     """What each rival and each search over f̂ chose, what that cost, and the model finally trained on it."""
     run, names = case.run, case.run.corpus.names
     rows = compare(run, RIVALS)
-    chosen = {row.name: row.outcome.selection.chosen for row in rows}
+    chosen = {row.name: row.outcome.selection.chosen for row in rows if row.name != "all"}
     chosen |= {f"gradex {name}": run.others[name].chosen for name in GREEDY}
     chosen |= {"clean": tuple(np.flatnonzero(~case.bad).tolist())}
     finals = {name: {**trained_on(run, some), "chosen": [names[i] for i in some]} for name, some in chosen.items()}
+    finals["all"] = {**run.workspace.done("meta"), "chosen": names}  # θ* is that very model
     told = separation([row for row in rows if row.name != "all"], case.bad)
     costs = {row.name: spent(row.whole) for row in rows}
     return {"finals": finals, "separation": told, "bad": case.bad.tolist(), "costs": costs, "ensemble": ensembles(run)}
@@ -125,7 +126,7 @@ def main() -> None:
     parser = options(__doc__, PARTS)
     parser.add_argument("--data", type=Path, required=True, help="folder with the five corpora")
     asked = parser.parse_args()
-    sizes = (4, 8, 8) if asked.tiny else (40, 200, 800)
+    sizes = (2, 4, 4) if asked.tiny else (40, 200, 800)
     measure_each("sentiment", asked, partial(prepare, data=asked.data, sizes=sizes), PARTS)
 
 
