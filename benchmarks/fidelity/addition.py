@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from common import Case, Figures, measure_each, options, separation
+from shares import by_share
 from two_searches import side_by_side
 
 from gradex_fast import demo, metrics, pipeline
@@ -49,7 +50,7 @@ def forward(case: Case) -> Figures:
     return side_by_side(case.run, "meta")
 
 
-PARTS = {"truth": truth, "rivals": rivals, "forward": forward}
+PARTS = {"truth": truth, "rivals": rivals, "shares": by_share, "forward": forward}
 
 
 def main() -> None:

@@ -86,15 +86,17 @@ def spent(cost: Cost) -> Figures:
     return {"work": work(cost), "seconds": float(cost.seconds) if np.isfinite(cost.seconds) else None}
 
 
-def separation(rows: Sequence[Row], bad: np.ndarray) -> dict[str, Figures]:
-    """By rival: AUC of telling bad sources from good ones by score, and the gap of their means.
+def told(scores: np.ndarray, bad: np.ndarray) -> Figures:
+    """AUC of telling bad sources from good ones by score, and the gap of their means.
 
     The gap is in pooled standard deviations within the two kinds, so that scores of any unit compare.
     """
-    found = {}
-    for row in rows:
-        good, poor = row.scores[~bad], row.scores[bad]
-        spread = np.sqrt((good.var(ddof=1) + poor.var(ddof=1)) / 2)
-        gap = float((poor.mean() - good.mean()) / spread) if spread > 0 else 0.0
-        found[row.name] = {"auc": metrics.auc(row.scores, bad), "gap": gap, "scores": row.scores.tolist()}
-    return found
+    good, poor = scores[~bad], scores[bad]
+    spread = np.sqrt((good.var(ddof=1) + poor.var(ddof=1)) / 2)
+    gap = float((poor.mean() - good.mean()) / spread) if spread > 0 else 0.0
+    return {"auc": metrics.auc(scores, bad), "gap": gap}
+
+
+def separation(rows: Sequence[Row], bad: np.ndarray) -> dict[str, Figures]:
+    """By rival, `told` and the scores."""
+    return {row.name: {**told(row.scores, bad), "scores": row.scores.tolist()} for row in rows}

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from common import Case, Figures, measure_each, options, separation, spent, work
+from shares import by_share
 from two_searches import side_by_side
 
 from gradex_fast import pipeline
@@ -119,7 +120,7 @@ def _followed(recipe: Recipe) -> Figures:
     return {"rows": list(diagnose(recipe, ["rrss"], reporter=Reporter(quiet=True)).parts["rrss"].summary)}
 
 
-PARTS = {"rivals": rivals, "rrss": rrss, "rrss_full": rrss_full, "forward": real}
+PARTS = {"rivals": rivals, "shares": by_share, "rrss": rrss, "rrss_full": rrss_full, "forward": real}
 
 
 def main() -> None:

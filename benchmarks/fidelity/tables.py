@@ -107,6 +107,16 @@ def separations(name: str, seeds: Seeds) -> list[Line]:
     return lines
 
 
+def shares(name: str, seeds: Seeds) -> list[Line]:
+    """The ensemble by d and α, means over seeds."""
+    known, lines = of(seeds, "shares", "rows"), []
+    for place, row in enumerate(known[0] if known else ()):
+        means = {key: np.mean([rows[place][key] for rows in known]) for key in ("auc", "gap", "kept", "bad")}
+        shown = {key: f"{value:.3f}" if key == "auc" else f"{value:.1f}" for key, value in means.items()}
+        lines.append({"workload": name, "d": row["dim"], "α": row["share"], **shown, "seeds": len(known)})
+    return lines
+
+
 def searches(name: str, seeds: Seeds) -> list[Line]:
     """By seed: forward selection by f̂ and by f."""
     lines = []
@@ -129,6 +139,7 @@ def main() -> None:
         "targets": targets(addition, sentiment),
         "finals": finals(sentiment),
         "separation": [*separations("addition", addition), *separations("sentiment", sentiment)],
+        "shares": [*shares("addition", addition), *shares("sentiment", sentiment)],
         "forward": [*searches("addition", addition), *searches("sentiment", sentiment)],
     }
     for name, lines in tables.items():
