@@ -6,7 +6,7 @@ import argparse
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,15 @@ RESULTS = Path(__file__).parents[1] / "results" / "fidelity"
 
 @dataclass(frozen=True)
 class Case:
-    """A run that has come to its selection. bad: bool [n], the sources that are known not to help."""
+    """A run that has come to its selection.
+
+    Attributes:
+        bad: bool [n], the sources that are known not to help. known: the seed's parts that were measured before.
+    """
 
     run: Run
     bad: np.ndarray
+    known: Mapping[str, Any] = field(default_factory=dict)
 
 
 Figures = dict[str, Any]
@@ -64,7 +69,8 @@ def measure_each(
                 print(f"{name}, seed {seed}, {part}: known", flush=True)
                 continue
             begin = time.monotonic()
-            figures = parts[part](prepare(seed, (asked.work / f"{name}-{seed}").resolve()))
+            case = replace(prepare(seed, (asked.work / f"{name}-{seed}").resolve()), known=found)
+            figures = parts[part](case)
             found[part] = {**figures, "seconds": time.monotonic() - begin, "commit": begun_at}
             write_json(place, found)
             print(f"{name}, seed {seed}, {part}: {found[part]['seconds']:.0f} s", flush=True)

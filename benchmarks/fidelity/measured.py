@@ -41,15 +41,18 @@ def mean(values: Sequence[float]) -> tuple[float, float]:
 
 def accuracies(seeds: Seeds) -> dict[str, list[float]]:
     """By method: share of test rows that the final model has right; real forward selection where it was run."""
-    names = list(of(seeds, "rivals", "finals")[0]) if of(seeds, "rivals", "finals") else []
-    found = {name: of(seeds, "rivals", "finals", name, "test_exact_match") for name in names}
+    found = {}
+    for part in ("rivals", "even"):
+        known = of(seeds, part, "finals")
+        found |= {name: of(known, name, "test_exact_match") for name in (known[0] if known else ())}
     real = of(seeds, "forward", "final", "test_exact_match")
     return found | ({"forward, real fine-tuning": real} if real else {})
 
 
 def lead(seeds: Seeds, rival: str) -> list[float]:
     """By seed, points of test accuracy by which GRADEX's ensemble is above a rival."""
-    pairs = [one["rivals"]["finals"] for one in seeds if "rivals" in one]
+    finals = [one["rivals"]["finals"] | one.get("even", {}).get("finals", {}) for one in seeds if "rivals" in one]
+    pairs = [pair for pair in finals if rival in pair]
     return [100 * (pair["gradex"]["test_exact_match"] - pair[rival]["test_exact_match"]) for pair in pairs]
 
 

@@ -33,6 +33,7 @@ sys.path.append(str(Path(__file__).parents[2] / "examples" / "sentiment"))
 from prepare import FLIPPED, SLICES, copy_model, read, write
 
 RIVALS = ("gradex", "all", "random", "dsir", "deft", "less")
+EVEN = ("dsir", "deft", "less")
 GREEDY = ("forward", "backward")
 WORDS = {"text": 24, "text2": 12}
 """Longer texts are cut: real forward selection trains hundreds of models."""
@@ -86,6 +87,14 @@ def rivals(case: Case) -> Figures:
     return {"finals": finals, "separation": told, "bad": case.bad.tolist(), "costs": costs, "ensemble": ensembles(run)}
 
 
+def even(case: Case) -> Figures:
+    """The models that rivals' scores lead to when each keeps as many sources as GRADEX, not as many as it would."""
+    scored, finals = case.known["rivals"]["separation"], case.known["rivals"]["finals"]
+    best = {name: np.argsort(scored[name]["scores"], kind="stable") for name in EVEN}
+    count = len(finals["gradex"]["chosen"])
+    return {"finals": {f"{name}, as many": trained_on(case.run, best[name][:count].tolist()) for name in EVEN}}
+
+
 def ensembles(run: Run) -> dict[str, float]:
     """By count of its subsets, the work of a random ensemble with real fine-tuning."""
     whole = work(training(run.examples(), run.recipe.train))
@@ -120,7 +129,7 @@ def _followed(recipe: Recipe) -> Figures:
     return {"rows": list(diagnose(recipe, ["rrss"], reporter=Reporter(quiet=True)).parts["rrss"].summary)}
 
 
-PARTS = {"rivals": rivals, "shares": by_share, "rrss": rrss, "rrss_full": rrss_full, "forward": real}
+PARTS = {"rivals": rivals, "even": even, "shares": by_share, "rrss": rrss, "rrss_full": rrss_full, "forward": real}
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from common import RESULTS
 from measured import Seeds, accuracies, behind_real, lead, mean, of, read, savings
 
 Line = dict[str, Any]
-RIVALS = ("all", "random", "dsir", "deft", "less")
+RIVALS = ("all", "random", "dsir", "deft", "less", "dsir, as many", "deft, as many", "less, as many")
 
 
 def targets(addition: Seeds, sentiment: Seeds) -> list[Line]:
@@ -59,8 +59,8 @@ def _addition(seeds: Seeds) -> Iterator[Line]:
 def _sentiment(seeds: Seeds) -> Iterator[Line]:
     if of(seeds, "rivals"):
         for rival in RIVALS:
-            points = lead(seeds, rival)
-            yield _line("sentiment", f"test points above {rival}", "≥ 2", points, np.mean(points) >= 2, "{:.1f}")
+            if points := lead(seeds, rival):
+                yield _line("sentiment", f"test points above {rival}", "≥ 2", points, np.mean(points) >= 2, "{:.1f}")
     if behind := behind_real(seeds):
         yield _line("sentiment", "points behind real forward selection", "≤ 1", behind, np.mean(behind) <= 1, "{:.1f}")
     for unit in ("work", "seconds"):
