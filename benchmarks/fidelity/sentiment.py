@@ -47,7 +47,8 @@ def prepare(seed: int, folder: Path, data: Path, sizes: tuple[int, int, int]) ->
     write(inputs / "sources.jsonl", sources(data, rows, draw))
     for split, name, count in (("dev", "validation", validation), ("test", "test", test)):
         write(inputs / f"{name}.jsonl", drawn(data, "sst2", split, draw)[:count])
-    copy_model(inputs / "model")
+    if not (inputs / "model").exists():  # a part of the seed that runs beside this one may have it mapped
+        copy_model(inputs / "model")
     places = (f"output={folder}", f"seed={seed}", f"data.folder={inputs}", f"model.name={inputs / 'model'}")
     recipe = Recipe.load(Path(__file__).with_name("sentiment.yaml"), (*places, "device=cpu"))
     run = pipeline.run(recipe, until="select", reporter=Reporter(quiet=True))
