@@ -69,12 +69,14 @@ def savings(seeds: Seeds, unit: str) -> dict[str, list[float]]:
     Ensembles were counted, not run: their seconds are those of real forward selection for the same work.
     """
     found: dict[str, list[float]] = {}
-    for one in (one for one in seeds if "forward" in one and "rivals" in one):
-        real, mine = one["forward"]["cost"], one["rivals"]["costs"]["gradex"][unit]
-        rate = real[unit] / real["work"]
-        found.setdefault("forward", []).append(real[unit] / mine)
+    for one in (one for one in seeds if "rivals" in one):
+        mine, real = one["rivals"]["costs"]["gradex"][unit], one.get("forward", {}).get("cost")
+        if real:
+            found.setdefault("forward", []).append(real[unit] / mine)
+        rate = 1.0 if unit == "work" else real[unit] / real["work"] if real else float("nan")
         for count, amount in one["rivals"]["ensemble"].items():
-            found.setdefault(f"ensemble of {count}", []).append(rate * amount / mine)
+            if np.isfinite(rate):
+                found.setdefault(f"ensemble of {count}", []).append(rate * amount / mine)
     return found
 
 
