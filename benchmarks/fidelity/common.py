@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from gradex_fast import metrics
-from gradex_fast.baselines.outcome import Cost
 from gradex_fast.baselines.table import Row
 from gradex_fast.cli import calm_libraries
+from gradex_fast.costs import Cost
 from gradex_fast.files import read_json, write_json
 from gradex_fast.state import Run
 
@@ -88,8 +88,9 @@ def work(cost: Cost) -> int:
 
 
 def spent(cost: Cost) -> Figures:
-    """JSON values; seconds null where nobody noted them."""
-    return {"work": work(cost), "seconds": float(cost.seconds) if np.isfinite(cost.seconds) else None}
+    """JSON values; null where nobody noted the seconds, or knows the FLOPs."""
+    known = {"seconds": float(cost.seconds), "flops": float(cost.flops)}
+    return {"work": work(cost), **{name: value if np.isfinite(value) else None for name, value in known.items()}}
 
 
 def told(scores: np.ndarray, bad: np.ndarray) -> Figures:

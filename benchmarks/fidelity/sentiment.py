@@ -23,7 +23,6 @@ from two_searches import side_by_side
 from gradex_fast import pipeline
 from gradex_fast.baselines import compare
 from gradex_fast.baselines.final import trained_on
-from gradex_fast.baselines.outcome import forward, training
 from gradex_fast.diagnose import diagnose
 from gradex_fast.progress import Reporter
 from gradex_fast.recipe import Recipe
@@ -98,8 +97,8 @@ def even(case: Case) -> Figures:
 
 def ensembles(run: Run) -> dict[str, float]:
     """By count of its subsets, the work of a random ensemble with real fine-tuning."""
-    whole = work(training(run.examples(), run.recipe.train))
-    one = run.recipe.select.fraction * whole + work(forward(run.corpus.validation.examples))
+    whole = work(run.passes.training(run.examples(), run.recipe.train))
+    one = run.recipe.select.fraction * whole + work(run.passes.forward(run.corpus.validation.examples))
     return {str(count): count * one for count in ENSEMBLE}
 
 
