@@ -90,9 +90,11 @@ def test_overwrite_and_quiet(recipe, tmp_path, capsys):
 
 
 def test_control_c_is_status_130_and_the_same_command_goes_on(recipe, tmp_path, capsys, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     with monkeypatch.context() as patch:
         patch.setattr(finetuning, "train", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         assert cli.main(["run", recipe, "--quiet"]) == 130
+    signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "gradex-fast: interrupted; the same command goes on from here\n"
     assert cli.main(["run", recipe, "--quiet"]) == 0
 
