@@ -1,5 +1,6 @@
 // The GPU's kernels on the host, a lane after another: their own source, tilings and indices, for machines without a
 // GPU to test. Slow.
+#define GRADEX_HOST_TWIN  // it is to be compiled fast, not to be fast
 #include <algorithm>
 #include <cstdint>
 #include <vector>

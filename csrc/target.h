@@ -11,6 +11,9 @@
 #ifdef __CUDACC__
 #define GRADEX_INLINE __host__ __device__ __forceinline__
 #define GRADEX_UNROLL(times) GRADEX_PRAGMA(unroll times)
+#elif defined(GRADEX_HOST_TWIN)
+#define GRADEX_INLINE inline
+#define GRADEX_UNROLL(times)
 #else
 #define GRADEX_INLINE inline __attribute__((always_inline))
 #define GRADEX_UNROLL(times) GRADEX_PRAGMA(GCC unroll times)
