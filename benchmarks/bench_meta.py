@@ -2,7 +2,7 @@
 
     python benchmarks/bench_meta.py --seeds 0 1 2 --out benchmarks/results/meta.json
 
-For every option and seed, beside what `bench_fidelity` measures of subsets really fine-tuned from that θ*:
+For every option and seed, beside what `fidelity/addition.py` measures of subsets really fine-tuned from that θ*:
 `expansion` is Σ(h' - h - g̃·x)²/Σh'² over validation rows, h' the margins at θ* moved along the x_S of ten subsets by
 `DISTANCE` of ‖θ*‖ (the paper's RRSS); `unexplained` the same over Σ(h' - h)²: 1 is an expansion that says nothing.
 """

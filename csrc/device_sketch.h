@@ -33,7 +33,7 @@ void dispatch_layer(const SketchArguments& a, const Body& body) {
     left.aligned = own && aligned(left, a.tokens, 2) && (tiling.rows % 2 == 0 || tiling.down == 1);
     right.aligned = own && aligned(right, a.tokens, S::kColumns / 8);
     const LayerSketch sketch{a.plan, RoundKeys(a.plan.key), tiling, left, right, a.lengths, a.tokens, a.offset};
-    if (a.tokens == 1 && left.features == 1) {
+    if (a.tokens == 1 && left.features == 1) {  // of which dispatch_shape makes no wider pieces
       if constexpr (S::kColumns == 16) body(DenseSketch{sketch}, shape, float{});
     } else if (narrow)
       body(sketch, shape, BFloat16{});
@@ -47,9 +47,9 @@ inline LineSketch line_sketch(const RowSketchArguments& a) {
 }
 
 // Blocks of P that every warp makes ahead in so much shared memory. Signs cost less than keeping them.
-template <class S>
+template <class Sketch, class S>
 int blocks_ahead(const SketchPlan& plan, const BlockTiling& t, int64_t bytes) {
-  if (plan.distribution == Distribution::kRademacher || !S::kMakesAhead || bytes <= 0) return 0;
+  if (plan.distribution == Distribution::kRademacher || !Sketch::kWaits || !S::kMakesAhead || bytes <= 0) return 0;
   const int64_t room = bytes / (kWarps * KeptProjection::kWords * static_cast<int64_t>(sizeof(uint32_t)));
   const int64_t most = ratio_up(t.column_blocks, kWarps) * ratio_up(t.elements() / kElementBlock, t.shares);
   return static_cast<int>(room < most ? room : most);

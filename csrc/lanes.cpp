@@ -19,7 +19,8 @@ void run_blocks(const Sketch& sketch) {
   const SketchPlan& plan = sketch.plan;
   const auto samples = static_cast<int>(std::min<int64_t>(plan.samples, S::kSamples));
   const Gradients shape(nullptr, samples, sketch.tiling.elements());
-  const int ahead = blocks_ahead<S>(plan, sketch.tiling, kAheadBytes), kept = ahead * kWarps * KeptProjection::kWords;
+  const int ahead = blocks_ahead<Sketch, S>(plan, sketch.tiling, kAheadBytes),
+            kept = ahead * kWarps * KeptProjection::kWords;
   std::vector<uint32_t> memory(static_cast<size_t>(shape.words() + kept), ~0u);  // NaN until written
   for (int64_t chunk = 0; chunk < sketch.tiling.chunks; ++chunk)
     SketchBlock<Number, S, Sketch>{sketch, chunk, ahead, memory.data()}.run();

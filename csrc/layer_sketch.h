@@ -11,6 +11,8 @@ inline namespace GRADEX_ISA {
 
 // A layer of which one side is called left; `tiling` is BlockTiling::of(shape, left.features, right.features, dim).
 struct LayerSketch {
+  static constexpr bool kWaits = true;  // for tokens, so that P can be made meanwhile
+
   SketchPlan plan;
   RoundKeys keys;
   BlockTiling tiling;
@@ -75,6 +77,8 @@ struct LayerSketch {
 
 // A layer of one token and one left feature: a sample's gradient is X times a number, with nothing to sum.
 struct DenseSketch : LayerSketch {
+  static constexpr bool kWaits = false;
+
   template <class, class>
   GRADEX_INLINE void make(const Gradients& out, int64_t tile, int64_t first, int warp, WarpProjection*) const {
     const int pairs = tiling.columns / 2;

@@ -12,6 +12,8 @@ inline namespace GRADEX_ISA {
 
 // Lines that are looked up; a tile is a part of one line. `tiling` is BlockTiling::of(shape, ...) with one row a tile.
 struct LineSketch {
+  static constexpr bool kWaits = false;
+
   SketchPlan plan;
   RoundKeys keys;
   BlockTiling tiling;

@@ -46,7 +46,7 @@ void launch(const Sketch& sketch, int device, cudaStream_t queue) {
   const BlockTiling& t = sketch.tiling;
   const auto samples = static_cast<int>(std::min<int64_t>(plan.samples, S::kSamples));
   const int64_t gradients = Gradients(nullptr, samples, t.elements()).words() * sizeof(uint32_t);
-  const int ahead = blocks_ahead<S>(plan, t, half_of_shared_memory(device) - gradients);
+  const int ahead = blocks_ahead<Sketch, S>(plan, t, half_of_shared_memory(device) - gradients);
   const auto bytes = static_cast<int>(gradients) + ahead * kWarps * KeptProjection::kWords * sizeof(uint32_t);
   const auto kernel = sketch_kernel<Number, S, Sketch>;
   GRADEX_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
