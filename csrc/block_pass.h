@@ -49,20 +49,21 @@ GRADEX_INLINE void add_to(float* sums, const Vector& lanes) {
 
 template <class Element, int Vectors>
 __attribute__((noinline)) void pass_block(const PackedRows<Element>& rows, const PackedBlock& block,
-                                          const Expansion& at, const PassColumn<Element>* columns) {
+                                          const BlockWords<Element>& words, const Expansion& at,
+                                          const PassColumn<Element>* columns) {
   using Word = typename Element::Word;
   alignas(64) Word residuals[kTileColumns][kTileVectors * kVectorLanes];
   const Word* right[kTileColumns];
   for (int c = 0; c < kTileColumns; ++c) right[c] = columns[c].shift;
   Vector changes[Vectors][kTileColumns];
   const int64_t steps = rows.steps(), dim_vectors = rows.dim_vectors();
-  tile_product<Element, Vectors>(changes, rows.by_row(block), steps * kVectorLanes, kVectorLanes, right, steps);
+  tile_product<Element, Vectors>(changes, words.by_row, steps * kVectorLanes, kVectorLanes, right, steps);
   change_slopes<Element, Vectors>(residuals, changes, at.p.data() + block.packed, at.wq.data() + block.packed);
 
   for (int c = 0; c < kTileColumns; ++c) right[c] = residuals[c];
   for_vector_tiles(dim_vectors, [&](auto vectors, int64_t first) {
     Vector sums[vectors][kTileColumns];
-    const Word* left = rows.by_column(block) + first * kVectorLanes;
+    const Word* left = words.by_column + first * kVectorLanes;
     tile_product<Element, vectors>(sums, left, kVectorLanes, dim_vectors * kVectorLanes, right,
                                    divide_up(block.rows, Element::kDepth));
     for (int c = 0; c < kTileColumns; ++c)
@@ -71,14 +72,17 @@ __attribute__((noinline)) void pass_block(const PackedRows<Element>& rows, const
 }
 
 // Every row of a group for `count` subsets that hold it, a multiple of kTileColumns: a block stays in the cache for
-// all.
+// all. scratch: for PackedRows::words.
 template <class Element>
 void pass_group(const PackedRows<Element>& rows, int64_t group, const Expansion& at, const PassColumn<Element>* columns,
-                int64_t count) {
-  for (const PackedBlock* block = rows.begin(group); block < rows.end(group); ++block)
+                int64_t count, Array<typename Element::Word>* scratch) {
+  for (const PackedBlock* block = rows.begin(group); count > 0 && block < rows.end(group); ++block) {
+    const BlockWords<Element> words = rows.words(*block, scratch);
     for_vector_tiles(block->vectors, [&](auto vectors, int64_t) {
-      for (int64_t c = 0; c < count; c += kTileColumns) pass_block<Element, vectors>(rows, *block, at, columns + c);
+      for (int64_t c = 0; c < count; c += kTileColumns)
+        pass_block<Element, vectors>(rows, *block, words, at, columns + c);
     });
+  }
 }
 
 }  // namespace GRADEX_ISA

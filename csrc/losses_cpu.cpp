@@ -21,10 +21,12 @@ void add_points(const LossArguments& a, const PackedRows<Single>& rows, const Ar
   const float* right[kTileColumns];
   for (int64_t c = 0; c < kTileColumns; ++c) right[c] = x.data() + c * a.dim;
   double sums[kTileColumns] = {};
+  Array<float> scratch;
   for (const PackedBlock* block = rows.begin(0); block < rows.end(0); ++block) {
+    const BlockWords<Single> words = rows.words(*block, &scratch);
     for_vector_tiles(block->vectors, [&](auto vectors, int64_t) {
       Vector losses[vectors][kTileColumns], total[kTileColumns] = {};
-      tile_product<Single, vectors>(losses, rows.by_row(*block), stride, kVectorLanes, right, a.dim);
+      tile_product<Single, vectors>(losses, words.by_row, stride, kVectorLanes, right, a.dim);
       for (int v = 0; v < vectors; ++v) {
         const Vector h = load(margins.data() + block->packed + v * kVectorLanes);
         for (int c = 0; c < kTileColumns; ++c) total[c] += losses[v][c] = softplus(-(h + losses[v][c])).value;

@@ -22,6 +22,8 @@ struct SubsetData {
   const double* weights;     // [rows] or nullptr (all one), none negative
   const int64_t* group_ptr;  // [groups + 1]
   int64_t rows, dim, groups;
+  int64_t most_packed =
+      int64_t{1} << 30;  // bytes of packed copies that are kept; of larger ones each reader makes its own
 };
 
 // What a solve can go without: for benchmarks, to see what each part buys.

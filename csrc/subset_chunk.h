@@ -189,7 +189,7 @@ class SubsetChunk {
       for (int64_t index : active_)
         if (problems_[index].subset[t]) columns_.push_back(column(index));
       while (columns_.size() % kTileColumns) columns_.push_back(column(nobody()));
-      pass_group(shared_.rows, t, shared_.at, columns_.data(), static_cast<int64_t>(columns_.size()));
+      pass_group(shared_.rows, t, shared_.at, columns_.data(), static_cast<int64_t>(columns_.size()), &block_);
     }
   }
 
@@ -224,6 +224,7 @@ class SubsetChunk {
   Array<float> start_gradient_, gradient_, shift_, direction_, trial_;  // [count + 1, padded dim]; the last is nobody's
   ChunkHistory history_;
   Array<Word> words_;  // [count + 1, steps], the trial points
+  Array<Word> block_;  // see PackedRows::words
   Array<Sum> sums_;    // [count + 1, padded dim]
   Array<float> scratch_;
   Array<PassColumn<Element>> columns_;

@@ -50,10 +50,12 @@ class Validation {
     constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
     std::fill_n(changes, kTileColumns, 0.0);
     const int64_t stride = dim_ * kVectorLanes;
+    Array<float> scratch;
     for (const PackedBlock* block = rows_.begin(0); block < rows_.end(0); ++block) {
+      const BlockWords<Single> words = rows_.words(*block, &scratch);
       for_vector_tiles(block->vectors, [&](auto vectors, int64_t) {
         Vector moved[vectors][kTileColumns], total[kTileColumns] = {};
-        tile_product<Single, vectors>(moved, rows_.by_row(*block), stride, kVectorLanes, shifts, dim_);
+        tile_product<Single, vectors>(moved, words.by_row, stride, kVectorLanes, shifts, dim_);
         for (int v = 0; v < vectors; ++v) {
           const Vector p = load(p_.data() + block->packed + v * kVectorLanes);  // 0 beyond the last row
           for (int c = 0; c < kTileColumns; ++c) {

@@ -163,6 +163,7 @@ class SubsetSolver:
         weights: np.ndarray | None,
         group_ptr: np.ndarray,
         *,
+        most_packed: int,
         threads: int,
     ) -> None:
         self._features = np.ascontiguousarray(features, np.float32)
@@ -170,7 +171,8 @@ class SubsetSolver:
         self._weights = None if weights is None else np.ascontiguousarray(weights, np.float64)
         self._group_ptr = np.ascontiguousarray(group_ptr, np.int64)
         inputs = [_data(array) for array in (self._features, self._margins, self._weights, self._group_ptr)]
-        self._solver = _native.SubsetSolver(inputs, (*self._features.shape, len(self._group_ptr) - 1), threads)
+        shape = *self._features.shape, len(self._group_ptr) - 1
+        self._solver = _native.SubsetSolver(inputs, shape, most_packed, threads)
 
     def solve(
         self,

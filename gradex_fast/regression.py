@@ -64,13 +64,15 @@ class Solutions:
 class SubsetSolver:
     """Ridge logistic regressions over subsets of the groups of one data matrix (DESIGN §2, Estimate).
 
-    Packs the matrix once (as much memory again) for any number of `solve` calls, by the instruction set in use.
+    Packs the matrix once for any number of `solve` calls, in the order of the instruction set in use: as much memory
+    again, or twice as much where that has no bfloat16 products. Beyond `most_packed` the matrix stays the only copy, a
+    memory map if it is one, and blocks of it are packed as they are read: the same results, later.
 
     Args:
         features: [N, d], rows g_i sorted by group; kept in float32.
         margins: [N], h_i. weights: [N], w_i ≥ 0; None is all one.
         group_ptr: [n + 1]; group t holds the rows group_ptr[t] ... group_ptr[t + 1] - 1.
-        threads: None is torch's number.
+        threads: None is torch's number. most_packed: bytes of packed copies that are kept, at most.
 
     Raises:
         ValueError: shapes do not fit.
@@ -84,6 +86,7 @@ class SubsetSolver:
         *,
         weights: Array | None = None,
         threads: int | None = None,
+        most_packed: int = 1 << 30,
     ) -> None:
         matrix, bias, pointer = array_of(features), array_of(margins), np.asarray(array_of(group_ptr), np.int64)
         if matrix.ndim != 2 or bias.shape != matrix.shape[:1]:
@@ -94,7 +97,8 @@ class SubsetSolver:
         if weight is not None and (weight.shape != bias.shape or (weight < 0).any()):
             raise ValueError(f"weights must be {bias.shape} numbers >= 0")
         self.groups, self.dim = len(pointer) - 1, matrix.shape[1]
-        self._solver = native.SubsetSolver(matrix, bias, weight, pointer, threads=thread_count(threads))
+        options = {"most_packed": most_packed, "threads": thread_count(threads)}
+        self._solver = native.SubsetSolver(matrix, bias, weight, pointer, **options)
 
     def solve(
         self,

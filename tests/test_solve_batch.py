@@ -71,6 +71,20 @@ def test_same_bits_for_any_threads_batch_and_order(count):
     np.testing.assert_array_equal(alone.x[0], one.x[0])
 
 
+@pytest.mark.parametrize("instruction_set", native.instruction_sets())
+@pytest.mark.parametrize("dim", [1, 16, 37, 101])
+def test_blocks_that_are_packed_as_they_are_read_give_the_same_bits(instruction_set, dim):
+    data, masks = make_data(SIZES, dim), subsets_of(len(SIZES), 30)
+    validation = make_data([90], dim, seed=1)[:2]
+    with native.using_instruction_set(instruction_set):
+        kept, packed_anew = (kernels.SubsetSolver(*data, most_packed=size) for size in (1 << 30, 0))
+        assert_same_bits(kept.solve(masks, l2=0.01), packed_anew.solve(masks, l2=0.01))
+        found = [
+            kernels.NeighbourSearch(s, *validation, l2=0.01).best(masks[1], [1, 2, 3]) for s in (kept, packed_anew)
+        ]
+    assert found[0].move == found[1].move and found[0].x.tobytes() == found[1].x.tobytes()
+
+
 def test_duplicates_have_the_same_bits():
     data, masks = make_data(SIZES, 37), np.repeat(subsets_of(len(SIZES), 1), 40, axis=0)
     found = kernels.solve(*data, masks, l2=0.01)
