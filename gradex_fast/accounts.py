@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,31 +18,23 @@ FINAL = ("train final", "train compare/")
 class SketchAccount:
     """Rows and seconds of one folder of sketches, noted shard by shard: they outlive an interruption.
 
-    The run's manifest has those of its own sketches; of others their folder has them.
+    Every process of a job has a file of its own; the seconds are those of all together.
     """
 
     def __init__(self, run: Run, folder: str) -> None:
-        self._run, self._since, self._own = run, time.monotonic(), folder == "sketches"
-        self._place = run.path / folder / "account.json"
+        self._run, self._folder = run, run.path / folder / "account"
 
-    def add(self, rows: int) -> None:
-        """So many rows were sketched since the last call."""
-        now, known = time.monotonic(), self._noted() or {"rows": 0, "seconds": 0.0}
-        note = {"rows": known["rows"] + rows, "seconds": known["seconds"] + now - self._since}
-        if self._own:
-            self._run.workspace.finish("sketch", note)
-        else:
-            write_json(self._place, note)
-        self._since = now
+    def add(self, rows: int, seconds: float) -> None:
+        place = self._folder / f"{self._run.ranks.index}.json"
+        known = read_json(place) or {"rows": 0, "seconds": 0.0}
+        write_json(place, {"rows": known["rows"] + rows, "seconds": known["seconds"] + seconds})
 
     def cost(self) -> Cost:
         """Of one pass over all rows; if some were sketched twice, at the mean time of a row."""
-        rows, note = [*self._run.examples(), *self._run.corpus.validation.examples], self._noted()
-        seconds = note["seconds"] * len(rows) / note["rows"] if note else math.nan
-        return self._run.passes.sketch(rows).taking(seconds)
-
-    def _noted(self) -> dict[str, Any] | None:
-        return self._run.workspace.done("sketch") if self._own else read_json(self._place)
+        rows = [*self._run.examples(), *self._run.corpus.validation.examples]
+        notes = [note for path in self._folder.glob("*.json") if (note := read_json(path))]
+        done, seconds = (sum(note[key] for note in notes) for key in ("rows", "seconds"))
+        return self._run.passes.sketch(rows).taking(seconds * len(rows) / done if done else math.nan)
 
 
 def searched(run: Run, before: Tally | None = None) -> Cost:

@@ -45,7 +45,7 @@ def origin(source: Source) -> str:
 def _owners(run: Run) -> list[str]:
     """The cluster of every row, or its source where that stays whole; made once and kept with the rows' ids."""
     path, recipe = run.path / "clusters.parquet", run.recipe.clusters
-    data = checksum(recipe.model_dump_json(), str(run.recipe.seed), run.train.g.tobytes())
+    data = checksum(recipe.model_dump_json(), str(run.recipe.seed), np.ascontiguousarray(run.train.g).data)
     note = run.workspace.done("clusters")
     if note and note["data"] == data and path.exists() and file_checksum(path) == note["checksum"]:
         return parquet.read_table(path)["cluster"].to_pylist()

@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from gradex_fast import kernels
 from gradex_fast.metrics import leave_one_out, line, spearman
 from gradex_fast.moves import EveryMove, Moves, ScreenedMoves
 from gradex_fast.tally import Tally
-from gradex_fast.types import Estimates, Sketches
+from gradex_fast.types import Estimates, Sketches, pieces
 
 RIDGES = tuple(float(ridge) for ridge in np.logspace(-2, 3, 11))
 """What `ridge: auto` chooses from."""
@@ -47,7 +48,8 @@ class SubsetEstimator:
     """Predicts the fine-tuned validation loss of any subset of groups.
 
     Args:
-        train: sketches of N training samples. groups: int [N], the group 0 ... n - 1 of each.
+        train: sketches of N training samples. groups: int [N], the group 0 ... n - 1 of each. Rows that are sorted by
+            group are not copied, and may be a memory map.
         valid: sketches of the v validation samples.
         ridge: dimensionless; λ = ridge · tr(H₀)/d, H₀ = mean σ'(h_i) g̃_i g̃_iᵀ.
         always: groups that are in every subset (the target's own training rows).
@@ -85,10 +87,12 @@ class SubsetEstimator:
             raise ValueError(f"{len(train)} training rows, {len(groups)} group numbers, {len(valid)} validation rows")
         if train.g.shape[1] != valid.g.shape[1]:
             raise ValueError(f"sketch dimensions differ: {train.g.shape[1]} and {valid.g.shape[1]}")
-        order = np.argsort(groups, kind="stable")
-        self.train, self.valid, self.ridge = train[order], valid, ridge
+        if (np.diff(groups) < 0).any():
+            order = np.argsort(groups, kind="stable")
+            train, groups = train[order], groups[order]
+        self.train, self.valid, self.ridge = train, valid, ridge
         self.groups = count or int(groups.max()) + 1
-        self.group_ptr = np.searchsorted(groups[order], np.arange(self.groups + 1))
+        self.group_ptr = np.searchsorted(groups, np.arange(self.groups + 1))
         self.always = tuple(always or ())
         self.calibration: Calibration | None = None
         self.tally = Tally()
@@ -105,10 +109,16 @@ class SubsetEstimator:
     @property
     def l2(self) -> float:
         """λ = ridge · tr(H₀)/d."""
+        return self.ridge * self._trace / self.train.g.shape[1]
+
+    @cached_property
+    def _trace(self) -> float:
+        """tr(H₀)."""
         falling = np.exp(-np.abs(self.train.margin))  # never overflows
         slope = falling / np.square(1 + falling)  # σ'(h)
-        trace = float(np.mean(slope * np.square(self.train.g, dtype=np.float64).sum(1)))
-        return self.ridge * trace / self.train.g.shape[1]
+        g = self.train.g
+        squares = [np.square(g[rows], dtype=np.float64).sum(1) for rows in pieces(len(g))]
+        return float(np.mean(slope * np.concatenate(squares)))
 
     def at_ridge(self, ridge: float) -> SubsetEstimator:
         """The same estimator with another ridge and no calibration."""
@@ -155,7 +165,7 @@ class SubsetEstimator:
 
     def moves(self) -> Moves:
         """What greedy selection searches with: the fast way, unless f̂ is not linear or the data do not allow it."""
-        finite = all(np.isfinite(values).all() for part in (self.train, self.valid) for values in (part.g, part.margin))
+        finite = all(part.finite.all() for part in (self.train, self.valid))
         if self._evaluate is not None or not finite or self.train.g.shape[1] > kernels.NeighbourSearch.LARGEST_DIM:
             return EveryMove(self)
         validation = self.valid.g, self.valid.margin

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +24,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         GradexError: the disk is full or the folder cannot be written; no temporary file stays behind.
     """
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -38,6 +39,11 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             f"cannot write {path} ({len(data):,} bytes): {error.strerror}; what was written before is kept, "
             "make room and run the same command again"
         ) from error
+
+
+def temporary_name(path: Path) -> Path:
+    """A hidden file beside `path` which no other process on any machine writes."""
+    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
 
 
 @contextmanager
@@ -72,12 +78,13 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def checksum(*parts: bytes | str) -> str:
+def checksum(*parts: bytes | str | memoryview) -> str:
     """32 hex digits of BLAKE2b over the parts, each preceded by its length."""
     state = hashlib.blake2b(digest_size=16)
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        state.update(len(data).to_bytes(8, "little") + data)
+        data = part.encode() if isinstance(part, str) else memoryview(part).cast("B")
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
     return state.hexdigest()
 
 

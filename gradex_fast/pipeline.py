@@ -12,29 +12,26 @@ from functools import partial
 from math import isfinite
 
 import numpy as np
-import torch
 
-from gradex_fast.accounts import SketchAccount, searched
+from gradex_fast.accounts import searched
 from gradex_fast.clusters import cut_into_clusters
 from gradex_fast.data import load_corpus
 from gradex_fast.errors import GradexError
 from gradex_fast.estimate import RIDGES, STABLE, SubsetEstimator
 from gradex_fast.evaluate import evaluate
-from gradex_fast.files import checksum, file_checksum
 from gradex_fast.finetuning import fine_tune, meta_train, true_loss
-from gradex_fast.fitting import Budget
-from gradex_fast.memory import available
-from gradex_fast.model import fingerprint, load_model, load_tokenizer
+from gradex_fast.model import fingerprint, load_tokenizer
 from gradex_fast.outputs import write_selection
 from gradex_fast.preflight import check, device_of
 from gradex_fast.progress import Reporter, Stage
+from gradex_fast.ranks import ALONE, Ranks
 from gradex_fast.recipe import Recipe
 from gradex_fast.report import scores_csv, write_report
 from gradex_fast.search import search
 from gradex_fast.select import random_subsets
-from gradex_fast.sketch import Sketcher, nonfinite_rows, sketch_examples
+from gradex_fast.sketch import nonfinite_rows
+from gradex_fast.sketching import Sketching, sketcher_of
 from gradex_fast.state import Run
-from gradex_fast.store import SketchStore
 from gradex_fast.summary import rank_stability, summarise
 from gradex_fast.types import Selection, Sketches
 from gradex_fast.workspace import Workspace
@@ -50,6 +47,7 @@ def run(
     reporter: Reporter | None = None,
     compare: Mapping[str, Sequence[int]] | None = None,
     labels: Sequence[str] | None = None,
+    ranks: Ranks | None = None,
 ) -> Run:
     """Carry out a recipe; called again, it goes on from where it stopped.
 
@@ -58,12 +56,13 @@ def run(
         compare: other sets of sources, by name, to fine-tune and report beside the selected one. Where rows are cut
             into clusters, these are the sources here and in `labels`.
         labels: what the sources truly are, where that is known (the demo's "clean" and "noisy").
+        ranks: which process of a job this is; None: as the environment says. The first one writes.
 
     Raises:
         GradexError: bad input, one line each; stages that were finished are kept.
     """
     with reporter or Reporter() as live:
-        current = prepare(recipe, live, overwrite)
+        current = prepare(recipe, live, overwrite, ranks or Ranks.here())
         steps = {
             "meta": meta,
             "sketch": sketch,
@@ -78,15 +77,17 @@ def run(
     return current
 
 
-def prepare(recipe: Recipe, reporter: Reporter, overwrite: bool = False) -> Run:
+def prepare(recipe: Recipe, reporter: Reporter, overwrite: bool = False, ranks: Ranks = ALONE) -> Run:
     """Read and tokenise the data, claim the run's directory."""
-    workspace = Workspace(recipe)
+    if overwrite and ranks.count > 1:
+        raise GradexError("--overwrite is for one process: others may be at work in the directory")
+    workspace = Workspace(recipe, ranks.leads)
     with reporter.stage("prepare"):
         tokenizer = load_tokenizer(recipe.model)
         corpus, device = load_corpus(recipe, tokenizer), device_of(recipe)
         check(recipe, corpus)
         identity = workspace.claim(recipe, corpus, fingerprint(recipe.model), overwrite)
-    return Run(recipe, workspace, reporter, device, corpus, tokenizer.pad_token_id, identity)
+    return Run(recipe, workspace, reporter, device, corpus, tokenizer.pad_token_id, identity, ranks)
 
 
 def meta(run: Run) -> None:
@@ -100,26 +101,22 @@ def meta(run: Run) -> None:
 
 
 def sketch(run: Run, folder: str = "sketches") -> None:
-    """Project the gradient of every training and validation sample at θ*; the sketches are kept in `folder`."""
-    recipe = run.recipe.sketch
-    weights = checksum(*map(file_checksum, sorted((run.path / "meta").glob("*.safetensors"))))
-    store = SketchStore(run.path / folder, {**run.identity, "meta": weights}, recipe.shard_rows)
-    splits = {"train": run.examples(), "validation": run.corpus.validation.examples}
-    gaps = [(split, rows) for split, examples in splits.items() for rows in store.missing(split, len(examples))]
-    account = SketchAccount(run, folder)
-    with run.reporter.stage("sketch", sum(len(rows) for _, rows in gaps)) as stage:
-        sketcher, budget = (_sketcher(run), _budget(run)) if gaps else (None, None)
-        for split, rows in gaps:
-            examples = [splits[split][row] for row in rows]
-            options = {"pad_id": run.pad_id, "batch_tokens": budget, "stage": stage}
-            found = sketch_examples(sketcher, examples, skip_nonfinite=recipe.on_nonfinite == "skip", **options)
-            store.write(split, rows, found, [example.digest for example in examples])
-            account.add(len(rows))
+    """Project the gradient of every training and validation sample at θ*; the sketches are kept in `folder`.
+
+    With ``--shard`` this process makes its own shards and leaves it at that.
+    """
+    if run.ranks.shard and run.workspace.done("meta") is None:
+        raise GradexError("--shard: there is no meta-model yet; run `gradex-fast meta` on the recipe first")
+    sketching = Sketching(run, folder)
+    sketching.fill()
+    if run.ranks.shard:
+        left = len(sketching.missing())
+        return run.reporter.say(f"sketch: this share is done, {left} shards of others are not there yet")
     if folder == "sketches":
-        run.costs["sketch"] = account.cost()
+        run.costs["sketch"] = sketching.account.cost()
         if isfinite(run.costs["sketch"].seconds):
             run.reporter.seconds["sketch"] = run.costs["sketch"].seconds
-    run.train, run.validation = (store.read(split, len(examples)) for split, examples in splits.items())
+    run.train, run.validation = sketching.read()
 
 
 def cluster(run: Run) -> None:
@@ -208,23 +205,9 @@ def _searched(run: Run, method: str, stage: Stage) -> Selection:
     return search(run, method, run.recipe.select.keep, progress=progress)
 
 
-def _sketcher(run: Run) -> Sketcher:
-    recipe = run.recipe.sketch
-    model = load_model(run.recipe.model, run.recipe.seed, run.device, trained=run.path / "meta")
-    options = {key: getattr(recipe, key) for key in ("dim", "distribution", "margin", "parameters")}
-    return Sketcher(model, seed=run.recipe.seed, **options)
-
-
-def _budget(run: Run) -> Budget:
-    """Of a sketch pass, asked for when the model is in its place."""
-    recipe = run.recipe.sketch
-    memory = recipe.memory and int(recipe.memory * 2**30)
-    return Budget(recipe.batch_tokens, memory or available(torch.device(run.device)))
-
-
 def _lifted_losses(run: Run, judged: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """True losses of the validation rows `judged` at θ* + P x / √d."""
-    sketcher, examples = _sketcher(run), [run.corpus.validation.examples[row] for row in judged]
+    sketcher, examples = sketcher_of(run), list(np.array(run.corpus.validation.examples, object)[judged])
 
     def losses(x: np.ndarray) -> np.ndarray:
         options = {"pad_id": run.pad_id, "batch_tokens": run.recipe.sketch.batch_tokens}
@@ -234,11 +217,11 @@ def _lifted_losses(run: Run, judged: np.ndarray) -> Callable[[np.ndarray], np.nd
     return losses
 
 
-def _finite(run: Run, what: str, sketches: Sketches) -> np.ndarray:
+def _finite(run: Run, what: str, sketches: Sketches) -> np.ndarray | slice:
     """The rows but for those that `on_nonfinite: skip` let through."""
     broken = nonfinite_rows(sketches)
     if len(broken) == len(sketches):
         raise GradexError(f"none of the {len(broken)} {what} rows has a finite gradient: nothing to estimate from")
     if len(broken):
         run.warn(f"{len(broken)} {what} rows have a gradient that is not finite and are left out of the estimate")
-    return np.setdiff1d(np.arange(len(sketches)), broken)
+    return np.setdiff1d(np.arange(len(sketches)), broken) if len(broken) else slice(None)

@@ -185,8 +185,7 @@ def _refuse_virtual_tokens(model: nn.Module) -> None:
 
 def nonfinite_rows(sketches: Sketches) -> np.ndarray:
     """Indices of rows with a margin, loss or sketch that is not finite."""
-    finite = np.isfinite(sketches.g).all(1) & np.isfinite(sketches.margin) & np.isfinite(sketches.loss)
-    return np.flatnonzero(~finite)
+    return np.flatnonzero(~sketches.finite)
 
 
 def sketch_examples(

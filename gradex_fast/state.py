@@ -12,6 +12,7 @@ import numpy as np
 from gradex_fast.costs import Cost, Passes
 from gradex_fast.estimate import SubsetEstimator
 from gradex_fast.progress import Reporter
+from gradex_fast.ranks import ALONE, Ranks
 from gradex_fast.recipe import Recipe
 from gradex_fast.types import Corpus, Example, Selection, Sketches, Source
 from gradex_fast.workspace import Workspace
@@ -23,6 +24,7 @@ class Run:
 
     Attributes:
         corpus: the tokenised rows. pad_id: the tokenizer's pad token. identity: what the run's directory is locked to.
+        ranks: which process of the job this is.
         whole: the corpus' sources as they were given, once clusters have taken the place of some.
         train, validation: sketches at θ*. estimator: f̂. selection: the choice; `others`: other methods' choices.
         truths: subsets fine-tuned for real from θ*: bool [r, n + always]; `truth`: their validation losses [r].
@@ -38,6 +40,7 @@ class Run:
     corpus: Corpus
     pad_id: int
     identity: Mapping[str, Any]
+    ranks: Ranks = ALONE
     warnings: list[str] = field(default_factory=list)
     whole: Sequence[Source] = ()
     train: Sketches | None = None

@@ -98,6 +98,17 @@ class Sketches:
     def __getitem__(self, rows: Any) -> Sketches:
         return Sketches(self.g[rows], self.margin[rows], self.loss[rows])
 
+    @property
+    def finite(self) -> np.ndarray:
+        """bool [n], the rows of which every number is finite."""
+        g = [np.isfinite(self.g[rows]).all(1) for rows in pieces(len(self))]
+        return np.concatenate([*g, np.zeros(0, bool)]) & np.isfinite(self.margin) & np.isfinite(self.loss)
+
+
+def pieces(rows: int, size: int = 1 << 16) -> list[slice]:
+    """Row ranges so small that what is worked out for one of them takes no memory to speak of."""
+    return [slice(start, start + size) for start in range(0, rows, size)]
+
 
 @dataclass(frozen=True)
 class Estimates:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from gradex_fast.claims import claimed
 from gradex_fast.errors import GradexError
 from gradex_fast.files import checksum, read_json, write_atomically, write_json
 from gradex_fast.recipe import Recipe
@@ -29,7 +30,7 @@ _SINCE = {
 }
 """Locked fields that older runs do not name, and what these runs had."""
 
-_FOLDERS = ("meta", "sketches", "checkpoints", "compare", "final", "rivals", "diagnosis")
+_FOLDERS = (".locks", "meta", "sketches", "checkpoints", "compare", "final", "rivals", "diagnosis")
 _FILES = (
     "config.yaml",
     "clusters.parquet",
@@ -48,12 +49,15 @@ _PACKAGES = ("gradex_fast", "torch", "transformers", "peft", "datasets", "numpy"
 class Workspace:
     """The directory ``recipe.output``.
 
+    Args:
+        leads: whether this process is the one that notes what is done.
+
     Raises:
         GradexError: the directory holds something that is not a run.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.path = Path(recipe.output)
+    def __init__(self, recipe: Recipe, leads: bool = True) -> None:
+        self.path, self._leads = Path(recipe.output), leads
         self._manifest = self.path / "manifest.json"
         if self.path.exists() and any(self.path.iterdir()) and not self._is_run():
             raise GradexError(f"{self.path} is not empty and holds no run; choose another output folder")
@@ -62,7 +66,7 @@ class Workspace:
         if self._manifest.exists():
             found = read_json(self._manifest)
             return isinstance(found, dict) and {"identity", "done"} <= found.keys()
-        return {path.name for path in self.path.iterdir()} <= {"config.yaml", "inputs"}
+        return {path.name for path in self.path.iterdir()} <= {"config.yaml", "inputs", ".locks"}
 
     def claim(self, recipe: Recipe, corpus: Corpus, fingerprint: str, overwrite: bool = False) -> dict[str, Any]:
         """Write the manifest, or check that the one there has the same model, data, training and sketch.
@@ -85,13 +89,14 @@ class Workspace:
             identity |= {name: value for name, value in named.items() if name not in _FREE}
         if overwrite:
             self._clear()
-        found = read_json(self._manifest)
-        if found is not None and found["done"]:
-            require_same(found["identity"], identity, self._manifest)
-        else:
-            found = {"identity": identity, "versions": versions(), "device": recipe.device, "done": {}}
-            write_json(self._manifest, found)
-        write_atomically(self.path / "config.yaml", recipe.dump())
+        with claimed(self.path, "manifest", wait=True):
+            found = read_json(self._manifest)
+            if found is not None and found["done"]:
+                require_same(found["identity"], identity, self._manifest)
+            else:
+                found = {"identity": identity, "versions": versions(), "device": recipe.device, "done": {}}
+                write_json(self._manifest, found)
+            write_atomically(self.path / "config.yaml", recipe.dump())
         return identity
 
     def _clear(self) -> None:
@@ -106,6 +111,8 @@ class Workspace:
         return (read_json(self._manifest) or {"done": {}})["done"].get(stage)
 
     def finish(self, stage: str, note: Any) -> None:
+        if not self._leads:
+            return
         manifest = read_json(self._manifest)
         manifest["done"][stage] = note
         write_json(self._manifest, manifest)

@@ -10,7 +10,7 @@ import pytest
 import runs
 from diagnoses import diagnosed, tree
 
-from gradex_fast import costs, pipeline
+from gradex_fast import costs, pipeline, sketching
 from gradex_fast.accounts import account, searched
 from gradex_fast.baselines import compare, show
 from gradex_fast.flops import PassFlops
@@ -77,7 +77,7 @@ def test_reports_show_it(made):
 
 
 def test_a_sketch_that_was_cut_off_keeps_its_time(inputs, tmp_path, monkeypatch):
-    plan, real, calls = runs.lora_tree(inputs, tmp_path / "run"), pipeline.sketch_examples, []
+    plan, real, calls = runs.lora_tree(inputs, tmp_path / "run"), sketching.sketch_examples, []
 
     def failing(*arguments, **named):
         calls.append(1)
@@ -85,13 +85,14 @@ def test_a_sketch_that_was_cut_off_keeps_its_time(inputs, tmp_path, monkeypatch)
             raise KeyboardInterrupt
         return real(*arguments, **named)
 
-    monkeypatch.setattr(pipeline, "sketch_examples", failing)
+    monkeypatch.setattr(sketching, "sketch_examples", failing)
     with pytest.raises(KeyboardInterrupt):
         runs.run(plan, until="sketch")
-    before = json.loads((tmp_path / "run" / "manifest.json").read_text())["done"]["sketch"]
+    place = tmp_path / "run" / "sketches" / "account" / "0.json"
+    before = json.loads(place.read_text())
     assert before["rows"] == 16 and before["seconds"] > 0  # one shard
     run = runs.run(plan, until="sketch")
-    after = run.workspace.done("sketch")
+    after = json.loads(place.read_text())
     assert after["rows"] == ROWS + VALIDATION and after["seconds"] > before["seconds"]
     assert run.costs["sketch"].seconds == run.reporter.seconds["sketch"] == pytest.approx(after["seconds"])
 

@@ -10,7 +10,7 @@ import pytest
 import runs
 from safetensors.torch import load_file, save_file
 
-from gradex_fast import finetuning, pipeline
+from gradex_fast import finetuning, sketching
 from gradex_fast.errors import GradexError
 from gradex_fast.recipe import Recipe
 
@@ -45,7 +45,7 @@ def selection(run: Path) -> dict:
 
 def test_a_second_run_trains_and_sketches_nothing(inputs, original, copy, monkeypatch):
     before = times(copy)
-    for module, name in ((finetuning, "train"), (finetuning, "load_model"), (pipeline, "sketch_examples")):
+    for module, name in ((finetuning, "train"), (finetuning, "load_model"), (sketching, "sketch_examples")):
         monkeypatch.setattr(module, name, None)  # called, it fails
     again = runs.run(tree(inputs, copy))
     assert times(copy) == before
@@ -119,7 +119,7 @@ def test_overwrite_keeps_what_is_not_its_own_and_first_looks_at_the_data(inputs,
         runs.run(tree(inputs, copy, data={"target": missing}), overwrite=True)
     assert runs.digests(copy) == before
     runs.run(tree(inputs, copy, sketch={"dim": 4}), until="prepare", overwrite=True)
-    assert {path.name for path in copy.iterdir()} == {"notes.txt", "manifest.json", "config.yaml"}
+    assert {path.name for path in copy.iterdir()} == {"notes.txt", "manifest.json", "config.yaml", ".locks"}
 
 
 def test_a_manifest_of_something_else_is_no_run(inputs, tmp_path):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from gradex_fast.errors import GradexError
-from gradex_fast.files import read_json
 from gradex_fast.store import SketchStore
 from gradex_fast.types import Sketches
 
@@ -72,7 +71,7 @@ def test_a_shard_of_other_rows_is_missing(tmp_path):
     assert store(tmp_path).missing("train", 7) == [range(4, 7)]
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "delete", "unlisted"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "delete", "foreign"])
 def test_a_damaged_shard_is_found_and_only_it_is_redone(tmp_path, damage):
     whole = sketches(12)
     write(store(tmp_path), "train", whole)
@@ -84,9 +83,9 @@ def test_a_damaged_shard_is_found_and_only_it_is_redone(tmp_path, damage):
         path.write_bytes(content[:-1])
     elif damage == "delete":
         path.unlink()
-    else:  # killed after the shard, before the manifest
-        (tmp_path / "manifest.json").unlink()
-        write(store(tmp_path), "train", whole, [range(0, 4), range(8, 12)])
+    else:
+        write(store(tmp_path / "other", seed=1), "train", whole)
+        path.write_bytes((tmp_path / "other" / path.name).read_bytes())
     again = store(tmp_path)
     assert again.missing("train", 12) == [range(4, 8)]
     write(again, "train", whole)
@@ -127,7 +126,6 @@ def test_a_disk_that_is_full_in_the_middle_of_a_shard(tmp_path):
     assert "cannot write" in done.stdout and "train-000002" in done.stdout and done.stdout.count("\n") == 1
     kept = ["manifest.json", "train-000000.safetensors", "train-000001.safetensors"]
     assert sorted(path.name for path in tmp_path.iterdir()) == kept
-    assert list(read_json(tmp_path / "manifest.json")["shards"]) == kept[1:]
     again, whole = store(tmp_path), sketches(12)
     assert again.missing("train", 12) == [range(8, 12)]
     write(again, "train", whole)
