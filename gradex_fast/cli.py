@@ -66,7 +66,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("recipe", type=Path)
         command.add_argument("overrides", nargs="*", metavar="section.key=value")
         command.add_argument("--dry-run", action="store_true", help="print rows, tokens, time and disk; write nothing")
-        command.set_defaults(command=_run, until=until)
+        if name == "sketch":
+            share = "only every n-th shard, i = 0 ... n - 1: one task of a Slurm array"
+            command.add_argument("--shard", metavar="i/n", help=share)
+        command.set_defaults(command=_run, until=until, shard=None)
     rivals = commands.add_parser("compare", help="... and choose by other methods too: DSIR, DEFT, LESS, TRAK, ...")
     rivals.add_argument("recipe", type=Path)
     rivals.add_argument("overrides", nargs="*", metavar="section.key=value")
@@ -125,9 +128,14 @@ def _run(options: argparse.Namespace) -> int:
         _show(plan(recipe), print_plan, options)
         return 0
     from gradex_fast.pipeline import run
+    from gradex_fast.progress import Reporter
+    from gradex_fast.ranks import Ranks
 
-    finished = run(recipe, until=options.until, overwrite=options.overwrite, reporter=_reporter(options))
-    _conclude(finished, options)
+    ranks = Ranks.of(options.shard) if options.shard else Ranks.here()
+    reporter = _reporter(options) if ranks.leads else Reporter.silent()
+    finished = run(recipe, until=options.until, overwrite=options.overwrite, reporter=reporter, ranks=ranks)
+    if ranks.leads:
+        _conclude(finished, options)
     return 0
 
 

@@ -92,6 +92,8 @@ def prepare(recipe: Recipe, reporter: Reporter, overwrite: bool = False, ranks: 
 
 def meta(run: Run) -> None:
     """Train once on all sources and the target's own rows: the meta-initialisation θ*."""
+    if run.ranks.shard and run.workspace.done("meta") is None:
+        raise GradexError("--shard: there is no meta-model yet; run `gradex-fast meta` on the recipe first")
     note = meta_train(run)
     if "looks" in note:
         run.warn(
@@ -105,8 +107,6 @@ def sketch(run: Run, folder: str = "sketches") -> None:
 
     With ``--shard`` this process makes its own shards and leaves it at that.
     """
-    if run.ranks.shard and run.workspace.done("meta") is None:
-        raise GradexError("--shard: there is no meta-model yet; run `gradex-fast meta` on the recipe first")
     sketching = Sketching(run, folder)
     sketching.fill()
     if run.ranks.shard:

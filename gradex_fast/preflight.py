@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import numpy as np
@@ -19,6 +20,8 @@ from gradex_fast.types import Corpus
 
 def device_of(recipe: Recipe) -> str:
     """The recipe's device, or the best there is for "auto". Raises `GradexError` where torch cannot use it."""
+    if torch.cuda.is_available():  # "cuda" is then this process's own among those that torchrun started here
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     if recipe.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,11 @@ class Reporter:
     def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
         self.console = console or Console(stderr=True)
         self.quiet, self.seconds, self.live = quiet, {}, None
+
+    @classmethod
+    def silent(cls) -> Reporter:
+        """Of a process that works beside the one that speaks."""
+        return cls(Console(file=io.StringIO()), quiet=True)
 
     def __enter__(self) -> Reporter:
         if self.console.is_terminal and not self.quiet:

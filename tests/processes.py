@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+from multiprocessing.process import BaseProcess
 
 import torch
 
@@ -25,12 +26,24 @@ KILLED = -signal.SIGKILL
 
 def command(*arguments: str, kill_at: tuple[str, str] | None = None) -> int:
     """Exit status of ``gradex-fast`` with `arguments`; `kill_at`: an event and a regular expression of its path."""
-    process = _CONTEXT.Process(target=_child, args=(arguments, kill_at))
+    return ended(started(*arguments, kill_at=kill_at))
+
+
+def started(
+    *arguments: str, kill_at: tuple[str, str] | None = None, environment: dict[str, str] | None = None
+) -> BaseProcess:
+    """``gradex-fast`` at work; `ended` waits for it."""
+    process = _CONTEXT.Process(target=_child, args=(arguments, kill_at, environment or {}))
     process.start()
+    return process
+
+
+def ended(process: BaseProcess) -> int:
+    """Its exit status."""
     process.join(120)
     if process.exitcode is None:
         process.kill()
-        raise TimeoutError(f"{arguments} took over two minutes")
+        raise TimeoutError(f"{process.name} took over two minutes")
     return process.exitcode
 
 
@@ -45,7 +58,8 @@ def die_at(event: str, path: str) -> None:
     sys.addaudithook(watch)
 
 
-def _child(arguments: tuple[str, ...], kill_at: tuple[str, str] | None) -> None:
+def _child(arguments: tuple[str, ...], kill_at: tuple[str, str] | None, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
     torch.set_num_threads(1)
     gc.freeze()  # every training collects garbage, half a second long among all that was imported
     if kill_at:
