@@ -105,7 +105,7 @@ class Sketches:
         return np.concatenate([*g, np.zeros(0, bool)]) & np.isfinite(self.margin) & np.isfinite(self.loss)
 
 
-def pieces(rows: int, size: int = 1 << 16) -> list[slice]:
+def pieces(rows: int, size: int = 1 << 12) -> list[slice]:
     """Row ranges so small that what is worked out for one of them takes no memory to speak of."""
     return [slice(start, start + size) for start in range(0, rows, size)]
 
