@@ -14,7 +14,7 @@ from gradex_fast import kernels
 from gradex_fast.metrics import leave_one_out, line, spearman
 from gradex_fast.moves import EveryMove, Moves, ScreenedMoves
 from gradex_fast.tally import Tally
-from gradex_fast.types import Estimates, Sketches, pieces
+from gradex_fast.types import Estimates, Sketches, row_ranges
 
 RIDGES = tuple(float(ridge) for ridge in np.logspace(-2, 3, 11))
 """What `ridge: auto` chooses from."""
@@ -117,7 +117,7 @@ class SubsetEstimator:
         falling = np.exp(-np.abs(self.train.margin))  # never overflows
         slope = falling / np.square(1 + falling)  # σ'(h)
         g = self.train.g
-        squares = [np.square(g[rows], dtype=np.float64).sum(1) for rows in pieces(len(g))]
+        squares = [np.square(g[rows], dtype=np.float64).sum(1) for rows in row_ranges(len(g))]
         return float(np.mean(slope * np.concatenate(squares)))
 
     def at_ridge(self, ridge: float) -> SubsetEstimator:

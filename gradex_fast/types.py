@@ -101,11 +101,11 @@ class Sketches:
     @property
     def finite(self) -> np.ndarray:
         """bool [n], the rows of which every number is finite."""
-        g = [np.isfinite(self.g[rows]).all(1) for rows in pieces(len(self))]
+        g = [np.isfinite(self.g[rows]).all(1) for rows in row_ranges(len(self))]
         return np.concatenate([*g, np.zeros(0, bool)]) & np.isfinite(self.margin) & np.isfinite(self.loss)
 
 
-def pieces(rows: int, size: int = 1 << 12) -> list[slice]:
+def row_ranges(rows: int, size: int = 1 << 12) -> list[slice]:
     """Row ranges so small that what is worked out for one of them takes no memory to speak of."""
     return [slice(start, start + size) for start in range(0, rows, size)]
 
