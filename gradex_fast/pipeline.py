@@ -85,7 +85,7 @@ def prepare(recipe: Recipe, reporter: Reporter, overwrite: bool = False) -> Run:
         tokenizer = load_tokenizer(recipe.model)
         corpus, device = load_corpus(recipe, tokenizer), device_of(recipe)
         check(recipe, corpus)
-        identity = workspace.claim(recipe, corpus, fingerprint(recipe.model), overwrite)
+        identity = workspace.claim(recipe, corpus, fingerprint(recipe.model, recipe.meta.adapter), overwrite)
     return Run(recipe, workspace, reporter, device, corpus, tokenizer.pad_token_id, identity)
 
 
@@ -189,7 +189,8 @@ def finetune(run: Run, compare: Mapping[str, Sequence[int]]) -> None:
             raise GradexError("no source was chosen and the target has no training rows: nothing to fine-tune on")
         folder = "final" if name == "selected" else f"compare/{name}"
         run.final[name] = fine_tune(run, folder, examples, run.recipe.train)
-    run.final["all" if run.recipe.meta.training == "all" else "pretrained"] = run.workspace.done("meta")
+    begun = "adapter" if run.recipe.meta.adapter else "pretrained"
+    run.final["all" if run.recipe.meta.training == "all" else begun] = run.workspace.done("meta")
 
 
 def report(run: Run, labels: Sequence[str] | None = None) -> None:

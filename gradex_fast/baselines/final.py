@@ -48,7 +48,7 @@ def feature_transfer(run: Run) -> Figures:
 def _once(run: Run, part: str, examples: Sequence[Example]) -> Figures:
     recipe, digests = run.recipe.train, [example.digest for example in examples]
     identity = [f"{name}={value}" for name, value in run.identity.items()]
-    key = checksum(part, *identity, recipe.model_dump_json(), *digests)
+    key = checksum(part, *identity, recipe.key(), *digests)
     place = run.path / "rivals" / "finals" / f"{key}.json"
     if (known := read_json(place)) is not None:
         return known

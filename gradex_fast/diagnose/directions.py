@@ -55,7 +55,7 @@ def directions(run: Run, model: nn.Module, subsets: np.ndarray) -> list[Directio
 def step_file(run: Run, subset: np.ndarray) -> Path:
     """Where θ_S - θ* is kept."""
     rows = (example.digest for example in run.examples(chosen(run, subset)))
-    return run.path / "diagnosis" / "steps" / f"{checksum(recipe_of(run).model_dump_json(), *rows)[:16]}.safetensors"
+    return run.path / "diagnosis" / "steps" / f"{checksum(recipe_of(run).key(), *rows)[:16]}.safetensors"
 
 
 def fine_tuned_step(run: Run, subset: np.ndarray) -> Step:
