@@ -1,4 +1,4 @@
-"""The command line in processes of their own, which die by SIGKILL at a chosen moment.
+"""The command line in processes of their own, which die by SIGKILL, or get SIGTERM, at a chosen moment.
 
 The moment is an event that Python audits (``open``, ``os.rename`` ...) on a path: exact, where waiting for a file to
 appear would be a race. The processes are forked from a server that has imported everything once.
@@ -21,11 +21,14 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["processes", "gradex_fast.pipeline", "gradex_fast.summary", "peft", "datasets"])
 
 KILLED = -signal.SIGKILL
+TERMINATED = 128 + signal.SIGTERM  # by itself, in good order; -SIGTERM would be death by the signal
 
 
-def command(*arguments: str, kill_at: tuple[str, str] | None = None) -> int:
+def command(
+    *arguments: str, kill_at: tuple[str, str] | None = None, terminate_at: tuple[str, str] | None = None
+) -> int:
     """Exit status of ``gradex-fast`` with `arguments`; `kill_at`: an event and a regular expression of its path."""
-    process = _CONTEXT.Process(target=_child, args=(arguments, kill_at))
+    process = _CONTEXT.Process(target=_child, args=(arguments, kill_at, terminate_at))
     process.start()
     process.join(120)
     if process.exitcode is None:
@@ -36,18 +39,26 @@ def command(*arguments: str, kill_at: tuple[str, str] | None = None) -> int:
 
 def die_at(event: str, path: str) -> None:
     """From now on this process dies before `event` on a path in which `path` is found."""
-    pattern = re.compile(path)
+    _signal_at(event, path, signal.SIGKILL)
+
+
+def _signal_at(event: str, path: str, number: int) -> None:
+    """Once."""
+    pattern, sent = re.compile(path), []
 
     def watch(name: str, details: tuple) -> None:
-        if name == event and pattern.search(str(details[0])):
-            os.kill(os.getpid(), signal.SIGKILL)
+        if name == event and not sent and pattern.search(str(details[0])):
+            sent.append(number)
+            os.kill(os.getpid(), number)
 
     sys.addaudithook(watch)
 
 
-def _child(arguments: tuple[str, ...], kill_at: tuple[str, str] | None) -> None:
+def _child(arguments: tuple[str, ...], kill_at: tuple[str, str] | None, terminate_at: tuple[str, str] | None) -> None:
     torch.set_num_threads(1)
     gc.freeze()  # every training collects garbage, half a second long among all that was imported
     if kill_at:
         die_at(*kill_at)
+    if terminate_at:
+        _signal_at(*terminate_at, signal.SIGTERM)
     sys.exit(cli.main(arguments))
