@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -218,7 +219,9 @@ def calm_libraries() -> None:
     import datasets
     import transformers
 
-    transformers.logging.set_verbosity_error()
+    transformers.logging.set_verbosity_warning()
+    transformers.logging.disable_default_handler()  # to run.log alone
+    transformers.logging.add_handler(logging.NullHandler())
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", module=r"torch\.utils\.data|transformers|peft")

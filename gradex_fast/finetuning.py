@@ -53,7 +53,7 @@ def fine_tune(
     if note is not None and not start and folder.exists():
         raise GradexError(f"{folder} is a model trained on other rows; move it away, or begin again with --overwrite")
     steps = total_steps(len(examples), recipe) if examples else 0
-    with run.reporter.stage(f"train {name}", steps) as stage:
+    with run.reporter.stage(f"train {name}", steps, "steps") as stage:
         given = start or (Path(meta.adapter) if meta.adapter else None)
         model = load_model(run.recipe.model, run.recipe.seed, run.device, trained=given)
         check_parameters(run.recipe, model)

@@ -25,7 +25,7 @@ from gradex_fast.finetuning import fine_tune, meta_train, true_loss
 from gradex_fast.fitting import Budget
 from gradex_fast.memory import available
 from gradex_fast.model import fingerprint, load_model, load_tokenizer
-from gradex_fast.outputs import write_selection
+from gradex_fast.outputs import write_nonfinite, write_selection
 from gradex_fast.preflight import check, device_of
 from gradex_fast.progress import Reporter, Stage
 from gradex_fast.recipe import Recipe
@@ -86,6 +86,7 @@ def prepare(recipe: Recipe, reporter: Reporter, overwrite: bool = False) -> Run:
         corpus, device = load_corpus(recipe, tokenizer), device_of(recipe)
         check(recipe, corpus)
         identity = workspace.claim(recipe, corpus, fingerprint(recipe.model, recipe.meta.adapter), overwrite)
+        reporter.log_to(workspace.path / "run.log")
     return Run(recipe, workspace, reporter, device, corpus, tokenizer.pad_token_id, identity)
 
 
@@ -107,7 +108,7 @@ def sketch(run: Run, folder: str = "sketches") -> None:
     splits = {"train": run.examples(), "validation": run.corpus.validation.examples}
     gaps = [(split, rows) for split, examples in splits.items() for rows in store.missing(split, len(examples))]
     account = SketchAccount(run, folder)
-    with run.reporter.stage("sketch", sum(len(rows) for _, rows in gaps)) as stage:
+    with run.reporter.stage("sketch", sum(len(rows) for _, rows in gaps), "rows") as stage:
         sketcher, budget = (_sketcher(run), _budget(run)) if gaps else (None, None)
         for split, rows in gaps:
             examples = [splits[split][row] for row in rows]
@@ -120,6 +121,8 @@ def sketch(run: Run, folder: str = "sketches") -> None:
         if isfinite(run.costs["sketch"].seconds):
             run.reporter.seconds["sketch"] = run.costs["sketch"].seconds
     run.train, run.validation = (store.read(split, len(examples)) for split, examples in splits.items())
+    if folder == "sketches":
+        write_nonfinite(run)
 
 
 def cluster(run: Run) -> None:
@@ -241,5 +244,8 @@ def _finite(run: Run, what: str, sketches: Sketches) -> np.ndarray:
     if len(broken) == len(sketches):
         raise GradexError(f"none of the {len(broken)} {what} rows has a finite gradient: nothing to estimate from")
     if len(broken):
-        run.warn(f"{len(broken)} {what} rows have a gradient that is not finite and are left out of the estimate")
+        run.warn(
+            f"{len(broken)} {what} rows have a gradient that is not finite and are left out of the estimate; "
+            "nonfinite.csv lists them"
+        )
     return np.setdiff1d(np.arange(len(sketches)), broken)

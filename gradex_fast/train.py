@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from gradex_fast.losses import packed_losses, sample_losses, token_losses
 from gradex_fast.model import trainable
 from gradex_fast.pieces import Pieces
 from gradex_fast.progress import Stage
+from gradex_fast.reporting import end_reports, place_reports
 from gradex_fast.sections import TrainRecipe
 from gradex_fast.sharpness import SharpnessAware
 from gradex_fast.stopping import EarlyStopping
@@ -70,9 +70,9 @@ def train(
         "data_collator": partial(collate, pad_id=pad_id),
         "callbacks": [*([stopping] if stopping else []), _StageCallback(stage)],
     }
-    with _explained_reports(recipe):
-        trainer = _SharpnessAwareTrainer(rho=sam, **parts) if sam else _SampleMeanTrainer(**parts)
+    trainer = _SharpnessAwareTrainer(rho=sam, **parts) if sam else _SampleMeanTrainer(**parts)
     trainer.remove_callback(PrinterCallback)
+    place_reports(trainer.callback_handler.callbacks, folder)
     checkpoint = sum(12 * parameter.numel() for parameter in trainable(model).values())  # weights, two moments
     last = _last_checkpoint(folder)
     if stopping:
@@ -81,6 +81,7 @@ def train(
         trainer.add_callback(_SaveAndStop(asked))
         if not (stopping and stopping.over):
             trainer.train(resume_from_checkpoint=last)
+    end_reports(recipe)
     if stopping:
         stopping.restore(model)
     for name, parameter in trainable(model).items():
@@ -200,17 +201,6 @@ class _SaveAndStop(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
 
-@contextmanager
-def _explained_reports(recipe: TrainRecipe) -> Iterator[None]:
-    try:
-        yield
-    except (ImportError, RuntimeError) as error:
-        if not recipe.report_to:
-            raise
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise GradexError(f"train.report_to {', '.join(recipe.report_to)}: {said}") from error
-
-
 def _arguments(recipe: TrainRecipe, folder: Path, seed: int, steps: int, device: torch.device) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -230,6 +220,7 @@ def _arguments(recipe: TrainRecipe, folder: Path, seed: int, steps: int, device:
         logging_steps=max(1, steps // 100),
         logging_nan_inf_filter=False,
         report_to=list(recipe.report_to) or "none",
+        run_name=f"{folder.resolve().parents[1].name} {folder.name}",
         disable_tqdm=True,
         remove_unused_columns=False,
         use_cpu=device.type == "cpu",

@@ -56,7 +56,7 @@ def _once(run: Run, part: str, examples: Sequence[Example]) -> Figures:
     if part == "head":
         _only_head(model)
     if examples:
-        with run.reporter.stage("train on a rival's choice", total_steps(len(examples), recipe)) as stage:
+        with run.reporter.stage("train on a rival's choice", total_steps(len(examples), recipe), "steps") as stage:
             folder = run.path / "checkpoints" / f"rival-{key[:16]}"
             train(model, examples, recipe, pad_id=run.pad_id, folder=folder, seed=run.recipe.seed, stage=stage)
     note = {"rows": len(examples), "seconds": time.monotonic() - begin, **figures(run, model)}
