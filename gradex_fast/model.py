@@ -191,10 +191,12 @@ def _checkpointed(layer, training, checkpoint, function, *arguments):
 
 
 def _pretrained(recipe: ModelRecipe, name: str, device: str) -> nn.Module:
-    options: dict[str, Any] = {"dtype": recipe.dtype, **_hub(recipe), **loading_options(recipe, device)}
+    config = _config(recipe, name)
+    placing = loading_options(recipe, device, getattr(config, "dtype", None))
+    options: dict[str, Any] = {"dtype": recipe.dtype, **_hub(recipe), **placing}
     if recipe.attention:
         options["attn_implementation"] = recipe.attention
-    _check_task(recipe, _config(recipe, name))
+    _check_task(recipe, config)
     kind, own = _kind(recipe)
     options |= own
     with _explained(f"model.name {name!r} cannot be loaded"):

@@ -12,8 +12,8 @@ from gradex_fast.errors import GradexError
 from gradex_fast.sections import ModelRecipe
 
 
-def loading_options(recipe: ModelRecipe, device: str) -> dict[str, Any]:
-    """What `from_pretrained` is told beside the name.
+def loading_options(recipe: ModelRecipe, device: str, stored: torch.dtype | None) -> dict[str, Any]:
+    """What `from_pretrained` is told beside the name; `stored`: the type that the weights have on disk.
 
     Raises:
         GradexError: bitsandbytes is missing, or a device of the map.
@@ -23,7 +23,7 @@ def loading_options(recipe: ModelRecipe, device: str) -> dict[str, Any]:
     if device == "cpu" and (others := [place for place in named if place != "cpu"]):
         raise GradexError(f"model.device_map names device {others[0]!r}, but this run is on the CPU")
     if recipe.quantization:
-        options["quantization_config"] = _bits_and_bytes(recipe)
+        options["quantization_config"] = _bits_and_bytes(recipe, stored)
     if recipe.device_map and device != "cpu":
         spread = recipe.device_map
         options["device_map"] = spread if isinstance(spread, str) else dict(spread)
@@ -45,11 +45,9 @@ def placed(model: nn.Module, recipe: ModelRecipe, device: str) -> nn.Module:
             "lie in main memory or on the disk, where they can be neither trained nor sketched; take more GPUs, "
             "model.quantization or a smaller model"
         )
-    if len(set(lies.values())) > 1:
-        return model
-    if lies:
-        del model.hf_device_map  # one device: libraries need not treat it as spread
-    return model if getattr(model, "is_quantized", False) else model.to(device)
+    if lies and set(lies.values()) == {"cpu"}:
+        del model.hf_device_map  # PEFT would take all layers for offloaded ones
+    return model if lies or getattr(model, "is_quantized", False) else model.to(device)
 
 
 def recompute(model: nn.Module) -> None:
@@ -67,7 +65,7 @@ def require_bits_and_bytes() -> None:
         raise GradexError("model.quantization needs bitsandbytes: pip install 'gradex_fast[quantized]'")
 
 
-def _bits_and_bytes(recipe: ModelRecipe) -> Any:
+def _bits_and_bytes(recipe: ModelRecipe, stored: torch.dtype | None) -> Any:
     """NF4 with quantised constants (QLoRA), or LLM.int8.
 
     Of what PEFT's `prepare_model_for_kbit_training` does, an adapter has frozen the base anyway, and `recompute` is an
@@ -79,6 +77,6 @@ def _bits_and_bytes(recipe: ModelRecipe) -> Any:
     require_bits_and_bytes()
     if recipe.quantization == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
-    compute = torch.bfloat16 if recipe.dtype == "auto" else getattr(torch, recipe.dtype)
+    compute = (stored or torch.float32) if recipe.dtype == "auto" else getattr(torch, recipe.dtype)
     nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=compute, **nf4)

@@ -56,6 +56,12 @@ class Recipe(Section):
                 return {**tree, "model": {**model, "like": meta["adapter"]}}
         return tree
 
+    @model_validator(mode="after")
+    def _an_adapter_needs_its_configuration(self) -> Recipe:
+        if self.meta.adapter and self.model.like is None:
+            raise ValueError("meta.adapter: model.like must name the folder whose configuration new adapters have")
+        return self
+
     @classmethod
     def load(cls, path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
         """Read `path`; each override is ``section.key=value`` with a YAML value.

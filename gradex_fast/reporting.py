@@ -16,7 +16,6 @@ from transformers.integrations import (
 from gradex_fast.errors import GradexError
 from gradex_fast.sections import TrainRecipe
 
-
 _AVAILABLE = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available, "mlflow": is_mlflow_available}
 
 

@@ -118,3 +118,11 @@ def test_what_a_recipe_may_not_ask_for(inputs, tmp_path, adapter, sections, mess
     with pytest.raises(GradexError) as refused:
         Recipe.build(recipe)
     assert message in str(refused.value)
+
+
+def test_a_recipe_made_of_sections_names_the_configuration_itself(inputs, tmp_path, adapter):
+    recipe = Recipe.build(tree(inputs, tmp_path, adapter))
+    own = recipe.model.model_copy(update={"like": None})
+    with pytest.raises(ValueError, match=r"meta.adapter: model.like must name the folder"):
+        Recipe(model=own, data=recipe.data, meta=recipe.meta)
+    assert Recipe(model=recipe.model, data=recipe.data, meta=recipe.meta).model.like == str(adapter)

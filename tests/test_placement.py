@@ -73,6 +73,14 @@ def test_sketches_on_a_quantised_base_equal_single_rows(base, bits):
     assert 1e-4 < abs(plain[1] - margins).max() < 1  # the base is rounded, and is still that base
 
 
+@pytest.mark.parametrize(("dtype", "computes"), [("auto", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_four_bits_compute_in_the_models_type(base, dtype, computes):
+    pytest.importorskip("bitsandbytes", reason="the extra `quantized` is not installed")
+    config = load_model(base(quantization="4bit", dtype=dtype), 0, "cpu").config.quantization_config
+    assert (config.bnb_4bit_quant_type, config.bnb_4bit_use_double_quant) == ("nf4", True)
+    assert config.bnb_4bit_compute_dtype == computes
+
+
 @pytest.mark.parametrize("bits", BITS)
 def test_a_quantised_run_ends_with_an_adapter_that_loads_without_this_package(inputs, tmp_path, bits):
     pytest.importorskip("bitsandbytes", reason="the extra `quantized` is not installed")
