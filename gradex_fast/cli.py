@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gradex_fast.errors import GradexError
+from gradex_fast.termination import Terminated, terminable
 
 STAGE_COMMANDS = {
     "run": ("report", "the whole recipe; called again it goes on from where it stopped"),
@@ -26,11 +28,15 @@ REQUIRED_AUC = 0.9
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0: done. 1: the demo's AUC is under 0.9. 2: a mistake that the message names. 130: interrupted."""
+    """Exit status 0: done. 1: the demo's AUC is under 0.9. 2: a mistake that the message names. 130: interrupted.
+
+    143: terminated (SIGTERM); a training has first saved the step that it was in.
+    """
     options = _parsed(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        return options.command(options)
+        with terminable():
+            return options.command(options)
     except GradexError as error:
         print(f"gradex-fast: {error}", file=sys.stderr)
         return 2
@@ -40,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gradex-fast: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+    except Terminated:
+        print("gradex-fast: terminated; the same command goes on from here", file=sys.stderr)
+        return 143
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -218,7 +227,9 @@ def calm_libraries() -> None:
     import datasets
     import transformers
 
-    transformers.logging.set_verbosity_error()
+    transformers.logging.set_verbosity_warning()
+    transformers.logging.disable_default_handler()  # to run.log alone
+    transformers.logging.add_handler(logging.NullHandler())
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", module=r"torch\.utils\.data|transformers|peft")

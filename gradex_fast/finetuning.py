@@ -27,7 +27,7 @@ PLAIN = MetaRecipe()
 
 
 def meta_train(run: Run) -> dict[str, Any]:
-    """θ*, in folder "meta": trained on all rows as ``meta`` says, or the pretrained model itself."""
+    """θ*, in folder "meta": trained on all rows as ``meta`` says, or the given adapter, or the pretrained model."""
     recipe = run.recipe.meta
     return fine_tune(run, "meta", run.examples() if recipe.training == "all" else [], run.recipe.train, meta=recipe)
 
@@ -53,8 +53,9 @@ def fine_tune(
     if note is not None and not start and folder.exists():
         raise GradexError(f"{folder} is a model trained on other rows; move it away, or begin again with --overwrite")
     steps = total_steps(len(examples), recipe) if examples else 0
-    with run.reporter.stage(f"train {name}", steps) as stage:
-        model = load_model(run.recipe.model, run.recipe.seed, run.device, trained=start)
+    with run.reporter.stage(f"train {name}", steps, "steps") as stage:
+        given = start or (Path(meta.adapter) if meta.adapter else None)
+        model = load_model(run.recipe.model, run.recipe.seed, run.device, trained=given)
         check_parameters(run.recipe, model)
         begin, checkpoints = time.monotonic(), run.path / "checkpoints" / f"{name}-{data[:8]}"
         stopping = _stopping(run, meta, steps)
@@ -74,8 +75,8 @@ def fine_tune(
 
 def data_checksum(examples: Sequence[Example], recipe: TrainRecipe, meta: MetaRecipe = PLAIN) -> str:
     """Of what a fine-tuning depends on besides where it starts; its note has it as "data"."""
-    options = [] if meta == PLAIN else [meta.model_dump_json()]
-    return checksum(recipe.model_dump_json(), *options, *(example.digest for example in examples))
+    options = [] if meta == PLAIN else [meta.key()]
+    return checksum(recipe.key(), *options, *(example.digest for example in examples))
 
 
 def true_loss(run: Run, subset: np.ndarray, index: int) -> float:

@@ -55,7 +55,7 @@ def in_batches(
     most = _tokens_in_memory(_heaviest(examples), budget, weigh) if order and weigh and budget.memory else budget.tokens
     while order:
         rows = next_batch(order, lengths, min(budget.tokens, most))
-        if failure := _failure(lambda rows=rows: work(rows)):
+        if failure := failure_of(lambda rows=rows: work(rows)):
             _require_several([examples[row] for row in rows], failure)
             budget.tokens, lowered = len(rows) * lengths[rows[0]] // 2, True
             continue
@@ -66,7 +66,7 @@ def in_batches(
 
 def _tokens_in_memory(heaviest: Example, budget: Budget, weigh: Callable[[Example], int]) -> int:
     found: list[int] = []
-    if failure := _failure(lambda: found.append(weigh(heaviest))):
+    if failure := failure_of(lambda: found.append(weigh(heaviest))):
         _require_several([heaviest], failure)
     return int(budget.memory * len(heaviest.input_ids) / max(1, found[0]))
 
@@ -81,7 +81,7 @@ def _heaviest(examples: Sequence[Example]) -> Example:
     return replace(longest, labels=labels)
 
 
-def _failure(work: Callable[[], None]) -> str | None:
+def failure_of(work: Callable[[], None]) -> str | None:
     """What the lack of memory said, after all that `work` held has gone; None if it came to its end."""
     try:
         work()

@@ -69,6 +69,20 @@ def sample_losses(losses: torch.Tensor, supervised: torch.Tensor) -> torch.Tenso
     return (losses * supervised).sum(1) / supervised.sum(1).clamp(min=1)
 
 
+def packed_losses(model: nn.Module, row: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """ℓ_i [n] of the n samples of a packed row (`pieces.packed_row`), from logits at supervised positions only."""
+    targets = row["labels"][:, 1:]
+    places = supervised_places(targets)
+    inputs = {name: row[name] for name in ("input_ids", "position_ids")}
+    logits = logits_at(model, inputs, places, row["labels"].shape[1])
+    targets = targets.gather(1, places).to(logits.device)
+    losses, _ = cross_entropy(logits, targets)
+    starts = row["position_ids"] == 0
+    sample = (starts.cumsum(1)[:, 1:] - 1).gather(1, places).to(logits.device)
+    own = sample == torch.arange(int(starts.sum()), device=logits.device)[:, None]  # [n, s]
+    return sample_losses(losses, own & (targets != UNSUPERVISED))
+
+
 def sequence_margin(losses: torch.Tensor, supervised: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """h = log(p̄ / (1 - p̄)), p̄ = exp(-ℓ), so that softplus(-h) = ℓ (DESIGN §2).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psutil
 import torch
 from torch import nn
 
@@ -25,6 +26,13 @@ def available(device: torch.device) -> int | None:
         return None
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(_SHARE * (torch.cuda.mem_get_info(device)[0] + cached))
+
+
+def in_use() -> int:
+    """Bytes that this process holds: of GPUs what torch has taken, without them the resident set."""
+    if torch.cuda.is_initialized():
+        return sum(torch.cuda.memory_reserved(index) for index in range(torch.cuda.device_count()))
+    return psutil.Process().memory_info().rss
 
 
 class Saved:

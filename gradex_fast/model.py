@@ -26,7 +26,8 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gradex_fast.errors import GradexError
-from gradex_fast.files import checksum
+from gradex_fast.files import checksum, file_checksum
+from gradex_fast.placement import loading_options, placed, recompute
 from gradex_fast.sections import ModelRecipe
 
 _POSITIONS_AFTER_PAD = ("camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl")
@@ -55,10 +56,10 @@ def load_model(recipe: ModelRecipe, seed: int, device: str, trained: Path | None
     """
     set_seed(seed)
     full = trained if trained is not None and recipe.adapter == "full" else None
-    model = _pretrained(recipe, str(full or recipe.name))
-    if recipe.adapter == "lora":
-        model = _with_adapter(model, recipe, trained)
-    return model.to(device)
+    model = placed(_pretrained(recipe, str(full or recipe.name), device), recipe, device)
+    if recipe.gradient_checkpointing:
+        recompute(model)
+    return _with_adapter(model, recipe, trained) if recipe.adapter == "lora" else model
 
 
 def load_outline(recipe: ModelRecipe) -> nn.Module:
@@ -86,17 +87,20 @@ def save_model(model: nn.Module, folder: Path) -> None:
     model.save_pretrained(folder, safe_serialization=True)
 
 
-def fingerprint(recipe: ModelRecipe) -> str:
-    """Changes with the pretrained weights: the hub's commit, or a folder's config.json and the head of every tensor."""
+def fingerprint(recipe: ModelRecipe, adapter: str | None = None) -> str:
+    """Changes with the pretrained weights: the hub's commit, or a folder's config.json and the head of every tensor.
+
+    And with the content of the PEFT folders: the one that new adapters are like, and the one that holds `adapter`.
+    """
     folder = Path(recipe.name)
     if not folder.is_dir():
         commit = getattr(_config(recipe, recipe.name), "_commit_hash", None)
-        return checksum(recipe.name, commit or "")
+        return checksum(recipe.name, commit or "", *_adapter_parts(recipe, adapter))
     with _explained(f"model.name {recipe.name!r} cannot be read"):
         parts = [(folder / "config.json").read_bytes()]
         for path in sorted(folder.glob("*.safetensors")):
             parts += _tensor_heads(path)
-    return checksum(*parts)
+    return checksum(*parts, *_adapter_parts(recipe, adapter))
 
 
 def position_limit(recipe: ModelRecipe) -> int | None:
@@ -186,11 +190,13 @@ def _checkpointed(layer, training, checkpoint, function, *arguments):
     return checkpoint(run, *arguments)
 
 
-def _pretrained(recipe: ModelRecipe, name: str) -> nn.Module:
-    options: dict[str, Any] = {"dtype": recipe.dtype, **_hub(recipe)}
+def _pretrained(recipe: ModelRecipe, name: str, device: str) -> nn.Module:
+    config = _config(recipe, name)
+    placing = loading_options(recipe, device, getattr(config, "dtype", None))
+    options: dict[str, Any] = {"dtype": recipe.dtype, **_hub(recipe), **placing}
     if recipe.attention:
         options["attn_implementation"] = recipe.attention
-    _check_task(recipe, _config(recipe, name))
+    _check_task(recipe, config)
     kind, own = _kind(recipe)
     options |= own
     with _explained(f"model.name {name!r} cannot be loaded"):
@@ -220,10 +226,18 @@ def _check_task(recipe: ModelRecipe, config: PreTrainedConfig) -> None:
 
 
 def _with_adapter(model: nn.Module, recipe: ModelRecipe, trained: Path | None) -> nn.Module:
-    from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+    from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 
     if trained is not None:
-        return PeftModel.from_pretrained(model, trained, is_trainable=True)
+        require_adapter(trained)
+        with _explained(f"{trained} is no adapter for {recipe.name!r}"):
+            return PeftModel.from_pretrained(model, trained, is_trainable=True)
+    if recipe.like is not None:
+        require_adapter(Path(recipe.like))
+        with _explained(f"model.like {recipe.like!r}"):
+            config = PeftConfig.from_pretrained(recipe.like)
+            config.inference_mode, config.base_model_name_or_path = False, recipe.name
+            return get_peft_model(model, config)
     classifies = recipe.task == "sequence-classification"
     targets = recipe.targets if isinstance(recipe.targets, str) else list(recipe.targets)
     with _explained(f"model.targets {recipe.targets!r}"):
@@ -235,6 +249,26 @@ def _with_adapter(model: nn.Module, recipe: ModelRecipe, trained: Path | None) -
             target_modules=targets,
         )
         return get_peft_model(model, config)
+
+
+def require_adapter(folder: Path) -> None:
+    """Raises GradexError for a folder without a PEFT adapter in safetensors: no pickle is ever loaded."""
+    if not (folder / "adapter_config.json").is_file():
+        raise GradexError(f"{folder} holds no adapter_config.json: it is no PEFT adapter's folder")
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise GradexError(
+            f"{folder} holds no adapter_model.safetensors, and no other format is read; load the adapter where it "
+            "comes from and save it with save_pretrained"
+        )
+
+
+def _adapter_parts(recipe: ModelRecipe, adapter: str | None) -> Iterator[str]:
+    """Checksums of a PEFT folder's configuration, and of the weights of one that is θ*."""
+    for folder in (Path(name) for name in (recipe.like, adapter) if name is not None):
+        require_adapter(folder)
+        yield file_checksum(folder / "adapter_config.json")
+    if adapter is not None:
+        yield file_checksum(Path(adapter) / "adapter_model.safetensors")
 
 
 def _config(recipe: ModelRecipe, name: str) -> PreTrainedConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from gradex_fast.files import write_atomically, write_json
+from gradex_fast.sketch import nonfinite_rows
 from gradex_fast.state import Run
+from gradex_fast.types import Sketches
 
 
 def write_selection(run: Run, seconds: float) -> None:
@@ -39,6 +42,34 @@ def write_selection(run: Run, seconds: float) -> None:
     }
     write_json(run.path / "selection.json", chosen)
     write_atomically(run.path / "selected.jsonl", _selected_rows(run))
+
+
+def write_nonfinite(run: Run) -> None:
+    """nonfinite.csv: the rows that ``sketch.on_nonfinite: skip`` let through; no file where there are none.
+
+    Columns: split (training, validation), source, row (its stable name), what is not finite: loss, margin, gradient.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["split", "source", "row", "what"])
+    sources = [*run.corpus.sources, run.corpus.train]
+    for split, parts, sketches in (
+        ("training", sources, run.train),
+        ("validation", [run.corpus.validation], run.validation),
+    ):
+        rows = [(source.name, example.id) for source in parts for example in source.examples]
+        for index in nonfinite_rows(sketches):
+            writer.writerow([split, *rows[index], _not_finite(sketches, index)])
+    if text.getvalue().count("\n") > 1:
+        write_atomically(run.path / "nonfinite.csv", text.getvalue())
+    else:
+        (run.path / "nonfinite.csv").unlink(missing_ok=True)
+
+
+def _not_finite(sketches: Sketches, row: int) -> str:
+    if not np.isfinite(sketches.loss[row]):
+        return "loss"
+    return "gradient" if np.isfinite(sketches.margin[row]) else "margin"
 
 
 def in_names(details: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

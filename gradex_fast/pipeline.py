@@ -21,7 +21,7 @@ from gradex_fast.estimate import RIDGES, STABLE, SubsetEstimator
 from gradex_fast.evaluate import evaluate
 from gradex_fast.finetuning import fine_tune, meta_train, true_loss
 from gradex_fast.model import fingerprint, load_tokenizer
-from gradex_fast.outputs import write_selection
+from gradex_fast.outputs import write_nonfinite, write_selection
 from gradex_fast.preflight import check, device_of
 from gradex_fast.progress import Reporter, Stage
 from gradex_fast.ranks import ALONE, Ranks
@@ -86,7 +86,8 @@ def prepare(recipe: Recipe, reporter: Reporter, overwrite: bool = False, ranks: 
         tokenizer = load_tokenizer(recipe.model)
         corpus, device = load_corpus(recipe, tokenizer), device_of(recipe)
         check(recipe, corpus)
-        identity = workspace.claim(recipe, corpus, fingerprint(recipe.model), overwrite)
+        identity = workspace.claim(recipe, corpus, fingerprint(recipe.model, recipe.meta.adapter), overwrite)
+        reporter.log_to(workspace.path / ranks.named("run.log"))
     return Run(recipe, workspace, reporter, device, corpus, tokenizer.pad_token_id, identity, ranks)
 
 
@@ -117,6 +118,8 @@ def sketch(run: Run, folder: str = "sketches") -> None:
         if isfinite(run.costs["sketch"].seconds):
             run.reporter.seconds["sketch"] = run.costs["sketch"].seconds
     run.train, run.validation = sketching.read()
+    if folder == "sketches" and run.ranks.leads:
+        write_nonfinite(run)
 
 
 def cluster(run: Run) -> None:
@@ -186,7 +189,8 @@ def finetune(run: Run, compare: Mapping[str, Sequence[int]]) -> None:
             raise GradexError("no source was chosen and the target has no training rows: nothing to fine-tune on")
         folder = "final" if name == "selected" else f"compare/{name}"
         run.final[name] = fine_tune(run, folder, examples, run.recipe.train)
-    run.final["all" if run.recipe.meta.training == "all" else "pretrained"] = run.workspace.done("meta")
+    begun = "adapter" if run.recipe.meta.adapter else "pretrained"
+    run.final["all" if run.recipe.meta.training == "all" else begun] = run.workspace.done("meta")
 
 
 def report(run: Run, labels: Sequence[str] | None = None) -> None:
@@ -223,5 +227,8 @@ def _finite(run: Run, what: str, sketches: Sketches) -> np.ndarray | slice:
     if len(broken) == len(sketches):
         raise GradexError(f"none of the {len(broken)} {what} rows has a finite gradient: nothing to estimate from")
     if len(broken):
-        run.warn(f"{len(broken)} {what} rows have a gradient that is not finite and are left out of the estimate")
+        run.warn(
+            f"{len(broken)} {what} rows have a gradient that is not finite and are left out of the estimate; "
+            "nonfinite.csv lists them"
+        )
     return np.setdiff1d(np.arange(len(sketches)), broken) if len(broken) else slice(None)

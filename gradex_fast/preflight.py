@@ -13,7 +13,9 @@ from gradex_fast.clustering import require_scikit_learn
 from gradex_fast.constraints import Constraints
 from gradex_fast.errors import GradexError
 from gradex_fast.model import position_limit, trainable
+from gradex_fast.placement import require_bits_and_bytes
 from gradex_fast.recipe import Recipe
+from gradex_fast.reporting import require_reports
 from gradex_fast.sections import ClustersRecipe
 from gradex_fast.types import Corpus
 
@@ -33,6 +35,12 @@ def device_of(recipe: Recipe) -> str:
 
 def check(recipe: Recipe, corpus: Corpus) -> None:
     """Raises `GradexError` for what would fail only after hours."""
+    if recipe.model.quantization:
+        require_bits_and_bytes()
+    for training in filter(None, (recipe.train, recipe.estimate.anchor_train)):
+        require_reports(training)
+        if training.packing and recipe.model.task == "sequence-classification":
+            raise GradexError("train.packing: a classifier's rows cannot be packed")
     if recipe.clusters:
         check_clusters(recipe.clusters, corpus)
     elif (recipe.select.keep or 0) > len(corpus.sources):

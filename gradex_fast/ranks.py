@@ -42,5 +42,9 @@ class Ranks:
         """Whether it writes what only one may write."""
         return self.index == 0 or self.shard
 
+    def named(self, file: str) -> str:
+        """Where this process keeps a file of which each has its own, below the run's directory."""
+        return file if self.index == 0 else f"logs/{self.index}-{file}"
+
 
 ALONE = Ranks()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from gradex_fast.errors import GradexError
 from gradex_fast.sections import (
@@ -45,6 +45,22 @@ class Recipe(Section):
     @classmethod
     def _none_in_one_word(cls, value: Any) -> Any:
         return {"training": "none"} if value == "none" else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _new_adapters_are_like_the_given_one(cls, tree: Any) -> Any:
+        """The final model's is a fresh one of the same configuration as ``meta.adapter``."""
+        if isinstance(tree, dict) and isinstance(model := tree.get("model"), dict):
+            meta = tree.get("meta")
+            if isinstance(meta, dict) and meta.get("adapter") and model.get("like") is None:
+                return {**tree, "model": {**model, "like": meta["adapter"]}}
+        return tree
+
+    @model_validator(mode="after")
+    def _an_adapter_needs_its_configuration(self) -> Recipe:
+        if self.meta.adapter and self.model.like is None:
+            raise ValueError("meta.adapter: model.like must name the folder whose configuration new adapters have")
+        return self
 
     @classmethod
     def load(cls, path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 
 class Section(BaseModel):
@@ -30,6 +40,37 @@ class ModelRecipe(Section):
     alpha: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: str | tuple[str, ...] = "all-linear"
+    like: str | None = Field(
+        None, description="PEFT folder: new adapters have its configuration, in place of rank, alpha, dropout, targets"
+    )
+    quantization: Literal["4bit", "8bit"] | None = Field(None, description="of the base; 4bit: NF4, twice quantised")
+    device_map: Literal["auto", "balanced"] | tuple[tuple[str, int | str], ...] | None = Field(
+        None, description="on several GPUs: how layers are spread, or a mapping of modules to devices"
+    )
+    gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, more time")
+
+    @field_validator("device_map", mode="before")
+    @classmethod
+    def _pairs(cls, value: Any) -> Any:
+        return tuple(value.items()) if isinstance(value, Mapping) else value
+
+    @field_validator("device_map")
+    @classmethod
+    def _no_offloading(cls, value: Any) -> Any:
+        if isinstance(value, tuple) and any(device == "disk" for _, device in value):
+            raise ValueError("'disk': layers that lie there can be neither trained nor sketched")
+        return value
+
+    @field_serializer("device_map")
+    def _mapping(self, value: Any) -> Any:
+        return dict(value) if isinstance(value, tuple) else value
+
+    @model_validator(mode="after")
+    def _full_needs_weights(self) -> ModelRecipe:
+        if self.adapter == "full" and (self.quantization or self.like):
+            what = "quantization: a quantised base cannot be trained itself" if self.quantization else "like"
+            raise ValueError(f"{what}: needs adapter: lora")
+        return self
 
 
 class FileRecipe(Section):
@@ -101,6 +142,18 @@ class TrainRecipe(Section):
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     max_grad_norm: float = Field(1.0, gt=0)
     checkpoints: int = Field(4, ge=0, description="saved evenly over the run, to resume from")
+    packing: bool = Field(False, description="a step's samples go through the model one after the other in long rows")
+    packed_tokens: int = Field(2048, ge=2, description="of a packed row, at most; a longer sample has one of its own")
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+
+    def key(self) -> str:
+        """JSON of what a training's result depends on; of older recipes what it always was."""
+        return self.model_dump_json(exclude=self.silent)
+
+    @property
+    def silent(self) -> set[str]:
+        """Fields that leave the result as it is."""
+        return {"report_to"} | (set() if self.packing else {"packing", "packed_tokens"})
 
 
 class MetaRecipe(Section):
@@ -108,6 +161,7 @@ class MetaRecipe(Section):
     field."""
 
     training: Literal["all", "none"] = Field("all", description="none: θ* is the pretrained model, fresh adapters")
+    adapter: str | None = Field(None, description="PEFT folder: θ* is this adapter, nothing is trained")
     sam: float = Field(0.0, ge=0, description="ρ of sharpness-aware minimisation, two passes a step; 0: off")
     patience: int | None = Field(
         None, ge=1, description="stop after so many looks at the validation loss without a lower one; None: never look"
@@ -119,8 +173,19 @@ class MetaRecipe(Section):
         """Of meta-training over its rows, for one of a plain training."""
         return 0 if self.training == "none" else 2 if self.sam else 1
 
+    def key(self) -> str:
+        """As `TrainRecipe.key`."""
+        return self.model_dump_json(exclude=set() if self.adapter else {"adapter"})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _adapter_is_trained(cls, tree: Any) -> Any:
+        return {"training": "none", **tree} if isinstance(tree, dict) and tree.get("adapter") else tree
+
     @model_validator(mode="after")
     def _nothing_to_train(self) -> MetaRecipe:
+        if self.adapter and self.training == "all":
+            raise ValueError("adapter: PATH is θ* already; training: all would throw it away")
         if self.training == "none" and (self.sam or self.patience):
             raise ValueError("training: none leaves nothing for sam or patience to change")
         return self

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from gradex_fast.batch import collate
 from gradex_fast.capture import Capture
 from gradex_fast.errors import GradexError
 from gradex_fast.losses import token_losses
-from gradex_fast.model import encodes
+from gradex_fast.model import encodes, evaluating
+from gradex_fast.pieces import packed_row
 from gradex_fast.rows import Packed, laid_out
 from gradex_fast.taps import RowsUnknown
 from gradex_fast.terms import Term, add_gradient, add_sketch, width
+from gradex_fast.types import Example
 
 LARGEST = 1 << 28
 """A model with more sketched parameters is not checked: the row's whole gradient is formed."""
@@ -107,3 +110,14 @@ def require_apart(model: nn.Module, batch: Mapping[str, torch.Tensor], rows: Pac
             "it; give it padded rows"
         )
     return last > 0
+
+
+def require_packable(model: nn.Module, examples: Sequence[Example], pad_id: int) -> None:
+    """Before a training that packs: the two shortest rows in one. Raises `GradexError` as `require_apart` does."""
+    shortest = sorted(examples, key=lambda example: len(example.input_ids))[:2]
+    batch = collate([shortest[0], shortest[-1]], pad_id)
+    row = packed_row(batch, [0, 1], batch["attention_mask"].sum(1).tolist())
+    device = next(model.parameters()).device
+    given, rows = laid_out({name: tensor.to(device) for name, tensor in row.items()}, encodes(model))
+    with evaluating(model):
+        require_apart(model, given, rows)

@@ -44,7 +44,7 @@ class Sketching:
     def fill(self) -> None:
         """Until nothing of this process's share is missing: what others are at is left to them, unless they die."""
         wanted = self._share(self.missing())
-        with self._run.reporter.stage("sketch", sum(len(rows) for _, rows in wanted)) as stage:
+        with self._run.reporter.stage("sketch", sum(len(rows) for _, rows in wanted), "rows") as stage:
             while wanted:
                 left = [shard for shard in wanted if not self._settled(shard, stage)]
                 if len(left) == len(wanted):

@@ -65,8 +65,15 @@ def width(parameter: torch.Tensor) -> int:
 
 
 def add_sketch(g: torch.Tensor, term: Term, name: str, plan: Mapping[str, Any]) -> None:
-    """g [n, d] += the term's sketch by the P of the parameter `name`; plan: seed, dim, distribution, threads."""
-    if isinstance(term, Factors):
+    """g [n, d] += the term's sketch by the P of the parameter `name`; plan: seed, dim, distribution, threads.
+
+    Where layers lie on several devices, a sketch is made on its layer's and then moved.
+    """
+    if (device := _device(term)) != g.device:
+        there = g.new_zeros(g.shape, device=device)
+        add_sketch(there, term, name, plan)
+        g += there.to(g.device)
+    elif isinstance(term, Factors):
         kernels.sketch(term.inputs, term.grads, lengths=term.lengths, name=name, out=g, **plan)
     elif isinstance(term, LookUps):
         kernels.sketch_rows(term.values, term.rows, name=name, out=g, **plan)
@@ -78,4 +85,12 @@ def add_gradient(
     g: torch.Tensor, gradient: torch.Tensor, name: str, plan: Mapping[str, Any], lines: int, offset: int = 0
 ) -> None:
     """g [1, d] += the sketch of one gradient, in lines of so many elements."""
-    kernels.project(gradient.reshape(1, -1), name=name, width=lines, offset=offset, out=g, **plan)
+    there = g if gradient.device == g.device else g.new_zeros(g.shape, device=gradient.device)
+    kernels.project(gradient.reshape(1, -1), name=name, width=lines, offset=offset, out=there, **plan)
+    if there is not g:
+        g += there.to(g.device)
+
+
+def _device(term: Term) -> torch.device:
+    held = {Factors: "inputs", LookUps: "values", Dense: "gradient"}
+    return getattr(term, held[type(term)]).device

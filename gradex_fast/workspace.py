@@ -18,8 +18,8 @@ from gradex_fast.types import Corpus
 _LOCKED = ("model", "train", "meta", "sketch")
 """Sections that decide the meta-model and the sketches; others may change between calls."""
 
-_FREE = ("sketch.memory",)
-"""Of those, what changes no more than a rounding: how many rows share a pass."""
+_FREE = ("sketch.memory", "model.device_map", "model.gradient_checkpointing", "train.report_to")
+"""Of those, what changes no more than a rounding: how many rows share a pass, where layers lie, what is recomputed."""
 
 _SINCE = {
     "sketch.distribution": "gaussian",
@@ -27,10 +27,15 @@ _SINCE = {
     "meta.sam": 0.0,
     "meta.patience": None,
     "meta.every": 50,
+    "meta.adapter": None,
+    "model.like": None,
+    "model.quantization": None,
+    "train.packing": False,
+    "train.packed_tokens": 2048,
 }
 """Locked fields that older runs do not name, and what these runs had."""
 
-_FOLDERS = (".locks", "meta", "sketches", "checkpoints", "compare", "final", "rivals", "diagnosis")
+_FOLDERS = (".locks", "meta", "sketches", "checkpoints", "compare", "final", "rivals", "diagnosis", "logs")
 _FILES = (
     "config.yaml",
     "clusters.parquet",
@@ -39,6 +44,8 @@ _FILES = (
     "selected.jsonl",
     "scores.csv",
     "metrics.json",
+    "nonfinite.csv",
+    "run.log",
 )
 _MADE = (*_FOLDERS, *_FILES, "report.md", "report.html", "manifest.json")
 """What a run makes in its directory; the manifest last, so that what is half cleared is still a run."""

@@ -123,6 +123,13 @@ def test_rows_without_a_finite_gradient_are_left_out_and_said(inputs, tmp_path, 
     run = runs.run(runs.language_tree(inputs, tmp_path / "run", **options))
     assert len(run.estimator.valid) < 6 and np.isfinite(run.selection.estimates.loss).all()
     assert re.search(r"warning: \d+ validation rows have a gradient that is not finite", capsys.readouterr().err)
+    listed = (run.path / "nonfinite.csv").read_text().splitlines()
+    sources = [*run.corpus.sources, run.corpus.train]
+    ids = [(source.name, example.id) for source in sources for example in source.examples]
+    own = [("target-validation", example.id) for example in run.corpus.validation.examples]
+    expected = [f"training,{','.join(ids[i])},gradient" for i in np.flatnonzero(np.isnan(run.train.g[:, 0]))]
+    expected += [f"validation,{','.join(own[i])},gradient" for i in np.flatnonzero(np.isnan(run.validation.g[:, 0]))]
+    assert listed == ["split,source,row,what", *expected] and len(expected) > 2
 
 
 def test_a_row_without_a_finite_gradient_stops_the_run_and_is_named(inputs, tmp_path, monkeypatch):

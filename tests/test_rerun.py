@@ -119,7 +119,8 @@ def test_overwrite_keeps_what_is_not_its_own_and_first_looks_at_the_data(inputs,
         runs.run(tree(inputs, copy, data={"target": missing}), overwrite=True)
     assert runs.digests(copy) == before
     runs.run(tree(inputs, copy, sketch={"dim": 4}), until="prepare", overwrite=True)
-    assert {path.name for path in copy.iterdir()} == {"notes.txt", "manifest.json", "config.yaml", ".locks"}
+    made = {"manifest.json", "config.yaml", ".locks", "run.log"}
+    assert {path.name for path in copy.iterdir()} == {"notes.txt", *made}
 
 
 def test_a_manifest_of_something_else_is_no_run(inputs, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import runs
-from processes import KILLED, command
+from processes import KILLED, TERMINATED, command
 
 BITS = ("meta/*.safetensors", "sketches/*.safetensors", "final/*.safetensors", "subsets.parquet", "scores.csv")
 # A checkpoint after every third of 10 steps, 5 to an epoch: training goes on in the middle of one. Dropout needs the
@@ -39,6 +39,23 @@ MORE_MOMENTS = (
     ("shutil.rmtree", r"checkpoints/final-\w+\.gone$"),
     ("open", r"final/adapter_config"),
 )
+TERMINATIONS = {  # when SIGTERM comes; what is there then; and what must not be done again
+    "in meta-training": (
+        ("open", r"/meta-\w+/checkpoint-3/trainer_state"),  # written to its end, and one step more
+        "checkpoints/meta-*/checkpoint-4/trainer_state.json",
+        ("os.mkdir", r"/meta-\w+/checkpoint-[34]$"),
+    ),
+    "in the last step": (
+        ("open", r"/meta-\w+/checkpoint-9/trainer_state"),
+        "checkpoints/meta-*/checkpoint-10/trainer_state.json",
+        ("os.mkdir", r"/meta-\w+/checkpoint-"),
+    ),
+    "between shards": (
+        ("open", r"sketches/\.train-000002"),
+        "sketches/train-000001.safetensors",
+        ("open", r"sketches/\.train-00000[01]"),
+    ),
+}
 
 
 def recipe(inputs: Path, folder: Path) -> str:
@@ -79,4 +96,13 @@ def test_a_run_may_be_killed_again_and_again(inputs, tmp_path, uninterrupted):
     for moment in MORE_MOMENTS:
         assert command("run", path, "--quiet", kill_at=moment) == KILLED
     assert command("run", path, "--quiet") == 0
+    assert outcome(tmp_path / "run") == uninterrupted
+
+
+@pytest.mark.parametrize("moment", TERMINATIONS)
+def test_a_terminated_run_saves_and_goes_on(inputs, tmp_path, uninterrupted, moment):
+    path, (sent, saved, never_again) = recipe(inputs, tmp_path), TERMINATIONS[moment]
+    assert command("run", path, "--quiet", terminate_at=sent) == TERMINATED
+    assert list((tmp_path / "run").glob(saved))
+    assert command("run", path, "--quiet", kill_at=never_again) == 0
     assert outcome(tmp_path / "run") == uninterrupted

@@ -48,7 +48,7 @@ def feature_transfer(run: Run) -> Figures:
 def _once(run: Run, part: str, examples: Sequence[Example]) -> Figures:
     recipe, digests = run.recipe.train, [example.digest for example in examples]
     identity = [f"{name}={value}" for name, value in run.identity.items()]
-    key = checksum(part, *identity, recipe.model_dump_json(), *digests)
+    key = checksum(part, *identity, recipe.key(), *digests)
     place = run.path / "rivals" / "finals" / f"{key}.json"
     if (known := read_json(place)) is not None:
         return known
@@ -56,7 +56,7 @@ def _once(run: Run, part: str, examples: Sequence[Example]) -> Figures:
     if part == "head":
         _only_head(model)
     if examples:
-        with run.reporter.stage("train on a rival's choice", total_steps(len(examples), recipe)) as stage:
+        with run.reporter.stage("train on a rival's choice", total_steps(len(examples), recipe), "steps") as stage:
             folder = run.path / "checkpoints" / f"rival-{key[:16]}"
             train(model, examples, recipe, pad_id=run.pad_id, folder=folder, seed=run.recipe.seed, stage=stage)
     note = {"rows": len(examples), "seconds": time.monotonic() - begin, **figures(run, model)}

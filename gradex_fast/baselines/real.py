@@ -59,7 +59,7 @@ class RealEstimator:
         self._known: dict[bytes, np.ndarray] = {}
         even = np.full(validation, 1 / validation)
         self.resampling = np.random.default_rng(run.recipe.seed).multinomial(validation, even, bootstrap) / validation
-        self._identity = checksum(*_origin(run, self._start), self._recipe.model_dump_json())
+        self._identity = checksum(*_origin(run, self._start), self._recipe.key())
 
     def estimate(
         self, subsets: np.ndarray | Sequence[Sequence[int]], progress: Callable[[int], object] | None = None

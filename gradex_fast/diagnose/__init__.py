@@ -79,4 +79,5 @@ def _settings(run: Run) -> str:
     """Changes with whatever a part depends on."""
     recipe = run.recipe
     identity = sorted(f"{key}={value}" for key, value in run.identity.items())
-    return checksum(*identity, recipe.estimate.model_dump_json(), recipe.diagnose.model_dump_json())
+    silent = {"anchor_train": recipe.estimate.anchor_train.silent} if recipe.estimate.anchor_train else set()
+    return checksum(*identity, recipe.estimate.model_dump_json(exclude=silent), recipe.diagnose.model_dump_json())

@@ -55,7 +55,7 @@ def directions(run: Run, model: nn.Module, subsets: np.ndarray) -> list[Directio
 def step_file(run: Run, subset: np.ndarray) -> Path:
     """Where θ_S - θ* is kept."""
     rows = (example.digest for example in run.examples(chosen(run, subset)))
-    return run.path / "diagnosis" / "steps" / f"{checksum(recipe_of(run).model_dump_json(), *rows)[:16]}.safetensors"
+    return run.path / "diagnosis" / "steps" / f"{checksum(recipe_of(run).key(), *rows)[:16]}.safetensors"
 
 
 def fine_tuned_step(run: Run, subset: np.ndarray) -> Step:
@@ -65,7 +65,7 @@ def fine_tuned_step(run: Run, subset: np.ndarray) -> Step:
         begin = time.monotonic()
         model = load_model(run.recipe.model, run.recipe.seed, run.device, trained=run.path / "meta")
         before = {name: parameter.detach().float().clone() for name, parameter in trainable(model).items()}
-        with run.reporter.stage(f"train step {path.stem[:6]}", total_steps(len(examples), recipe)) as stage:
+        with run.reporter.stage(f"train step {path.stem[:6]}", total_steps(len(examples), recipe), "steps") as stage:
             folder = run.path / "checkpoints" / f"step-{path.stem}"
             train(model, examples, recipe, pad_id=run.pad_id, folder=folder, seed=run.recipe.seed, stage=stage)
         step = {name: (p.detach().float() - before[name]).cpu().contiguous() for name, p in trainable(model).items()}
