@@ -136,6 +136,7 @@ def _run(options: argparse.Namespace) -> int:
 
         _show(plan(recipe), print_plan, options)
         return 0
+    from gradex_fast import joint
     from gradex_fast.pipeline import run
     from gradex_fast.progress import Reporter
     from gradex_fast.ranks import Ranks
@@ -143,6 +144,7 @@ def _run(options: argparse.Namespace) -> int:
     ranks = Ranks.of(options.shard) if options.shard else Ranks.here()
     reporter = _reporter(options) if ranks.leads else Reporter.silent()
     finished = run(recipe, until=options.until, overwrite=options.overwrite, reporter=reporter, ranks=ranks)
+    joint.leave()
     if ranks.leads:
         _conclude(finished, options)
     return 0

@@ -91,16 +91,18 @@ class Passes:
         own = total(self.flops.sketch, examples)
         return replace(self._both(examples, total(self.flops.slopes, examples)), own_flops=own)
 
-    def training(self, examples: Sequence[Example], recipe: TrainRecipe, steps: int | None = None) -> Cost:
+    def training(
+        self, examples: Sequence[Example], recipe: TrainRecipe, steps: int | None = None, processes: int = 1
+    ) -> Cost:
         """One fine-tuning on these rows; a part of an epoch by the mean row.
 
         Args:
-            steps: where it ended; None: all of the recipe's.
+            steps: where it ended; None: all of the recipe's. processes: that trained together.
         """
         if not examples:
             return NOTHING
-        step = recipe.batch_size * recipe.accumulation
-        epochs, rest = divmod(steps or total_steps(len(examples), recipe), math.ceil(len(examples) / step))
+        step = recipe.batch_size * recipe.accumulation * processes
+        epochs, rest = divmod(steps or total_steps(len(examples), recipe, processes), math.ceil(len(examples) / step))
         rows, once = epochs * len(examples) + rest * step, self.forward_backward(examples)
         size = round(rows * once.forward_tokens / len(examples))
         return Cost(rows, size, rows, size, model_flops=rows / len(examples) * once.model_flops)

@@ -22,6 +22,9 @@ from gradex_fast.stopping import EarlyStopping
 from gradex_fast.train import total_steps, train
 from gradex_fast.types import Example
 
+_LOOK = 0.5
+"""Seconds between two looks at whether the first process has finished."""
+
 PLAIN = MetaRecipe()
 """No more than `TrainRecipe` says."""
 
@@ -52,23 +55,25 @@ def fine_tune(
         return note
     if note is not None and not start and folder.exists():
         raise GradexError(f"{folder} is a model trained on other rows; move it away, or begin again with --overwrite")
-    steps = total_steps(len(examples), recipe) if examples else 0
+    steps = total_steps(len(examples), recipe, run.ranks.training) if examples else 0
     with run.reporter.stage(f"train {name}", steps, "steps") as stage:
         given = start or (Path(meta.adapter) if meta.adapter else None)
         model = load_model(run.recipe.model, run.recipe.seed, run.device, trained=given)
         check_parameters(run.recipe, model)
-        begin, checkpoints = time.monotonic(), run.path / "checkpoints" / f"{name}-{data[:8]}"
+        begin, checkpoints = time.monotonic(), _checkpoints(run, name, data)
         stopping = _stopping(run, meta, steps)
         if examples:
             places = {"pad_id": run.pad_id, "folder": checkpoints, "seed": run.recipe.seed, "stage": stage}
             train(model, examples, recipe, **places, sam=meta.sam, stopping=stopping)
         note = {"data": data, "rows": len(examples), "seconds": time.monotonic() - begin, **figures(run, model)}
-        note |= _account(meta, stopping)
-        if not start:
+        note |= _account(run, meta, stopping)
+        if not start and run.ranks.leads:
             with explained_if_full(folder, 4 * sum(p.numel() for p in trainable(model).values())):
                 save_model(model, folder)
                 load_tokenizer(run.recipe.model).save_pretrained(folder)
     run.workspace.finish(name, note)
+    if not run.ranks.leads:
+        note = _awaited(run, name, data)
     run.costs[f"train {name}"] = fine_tuning_cost(run, examples, recipe, note, meta)
     return note
 
@@ -94,9 +99,23 @@ def _stopping(run: Run, meta: MetaRecipe, steps: int) -> EarlyStopping | None:
     return EarlyStopping(loss, meta.every, meta.patience, steps) if meta.patience else None
 
 
-def _account(meta: MetaRecipe, stopping: EarlyStopping | None) -> dict[str, Any]:
+def _checkpoints(run: Run, name: str, data: str) -> Path:
+    """Another number of processes makes other steps: it does not go on from these."""
+    several = f"-by-{run.ranks.training}" if run.ranks.training > 1 else ""
+    return run.path / "checkpoints" / f"{name}-{data[:8]}{several}"
+
+
+def _awaited(run: Run, name: str, data: str) -> dict[str, Any]:
+    """What the first process notes, once it has written the model."""
+    while (note := run.workspace.done(name)) is None or note["data"] != data:
+        time.sleep(_LOOK)
+    return note
+
+
+def _account(run: Run, meta: MetaRecipe, stopping: EarlyStopping | None) -> dict[str, Any]:
     """What a note and the report say of this training and of no plain one."""
     sam = {"sam": meta.sam} if meta.sam else {}
+    sam |= {"processes": run.ranks.training} if run.ranks.training > 1 else {}
     return sam | ({"best_step": stopping.best, "looks": len(stopping.looks)} if stopping else {})
 
 
@@ -105,8 +124,9 @@ def fine_tuning_cost(
 ) -> Cost:
     """Of the training that the note is of, its looks at the validation rows, and the figures at its end."""
     looks, validation = note.get("looks", 0), run.corpus.validation.examples
-    steps = min(looks * meta.every, total_steps(len(examples), recipe)) if looks else None
-    trained = run.passes.training(examples, recipe, steps).times(meta.passes)
+    processes = note.get("processes", 1)
+    steps = min(looks * meta.every, total_steps(len(examples), recipe, processes)) if looks else None
+    trained = run.passes.training(examples, recipe, steps, processes).times(meta.passes)
     ends = run.passes.forward([*validation, *run.corpus.test.examples])
     return together([trained, run.passes.forward(validation).times(looks), ends]).taking(note["seconds"])
 

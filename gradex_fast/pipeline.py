@@ -163,7 +163,8 @@ def select(run: Run) -> None:
         run.selection = _searched(run, recipe.method, stage)
         seconds = time.monotonic() - start
         run.others = {method: _searched(run, method, stage) for method in recipe.also if method != recipe.method}
-        write_selection(run, seconds)
+        if run.ranks.leads:
+            write_selection(run, seconds)
     decided = recipe.keep is not None or recipe.ratios or recipe.threshold != "break"
     if recipe.method == "ensemble" and not decided and len(run.selection.chosen) == len(run.corpus.sources) > 1:
         run.warn(
@@ -196,8 +197,9 @@ def finetune(run: Run, compare: Mapping[str, Sequence[int]]) -> None:
 def report(run: Run, labels: Sequence[str] | None = None) -> None:
     """metrics.json, scores.csv, report.md and report.html."""
     run.summary = summarise(run, labels)
-    scores_csv(run.path, run.summary)
-    write_report(run.path, run.summary)
+    if run.ranks.leads:
+        scores_csv(run.path, run.summary)
+        write_report(run.path, run.summary)
 
 
 def _searched(run: Run, method: str, stage: Stage) -> Selection:

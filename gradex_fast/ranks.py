@@ -42,6 +42,11 @@ class Ranks:
         """Whether it writes what only one may write."""
         return self.index == 0 or self.shard
 
+    @property
+    def training(self) -> int:
+        """How many train one model together."""
+        return 1 if self.shard else self.count
+
     def named(self, file: str) -> str:
         """Where this process keeps a file of which each has its own, below the run's directory."""
         return file if self.index == 0 else f"logs/{self.index}-{file}"

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 from transformers import TrainerCallback
 
+from gradex_fast import joint
 from gradex_fast.files import read_json, write_atomically, write_json
 from gradex_fast.model import trainable
 
@@ -55,16 +56,17 @@ class EarlyStopping(TrainerCallback):
     def on_step_end(self, args, state, control, model=None, **named) -> None:
         step = state.global_step
         if step % self._every == 0 or step == self._steps:
-            self.looks[step] = self._loss(model)
-            if self.best == step:
+            self.looks[step] = joint.leaders(self._loss(model))
+            if self.best == step and joint.leads():
                 values = {name: p.detach().cpu().contiguous() for name, p in trainable(model).items()}
                 write_atomically(self._weights(step), save(values))
-            write_json(self._folder / "looks.json", self.looks)
+            if joint.leads():
+                write_json(self._folder / "looks.json", self.looks)
         control.should_training_stop = control.should_training_stop or self.over
 
     def on_save(self, args, state, control, **named) -> None:
         for path in self._folder.glob("look-*.safetensors"):
-            if self.looks and path != self._weights(self.best):
+            if joint.leads() and self.looks and path != self._weights(self.best):
                 path.unlink()
 
     def _weights(self, step: int) -> Path:

@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -14,15 +15,16 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from gradex_fast import selfcheck
+from gradex_fast import joint, selfcheck
 from gradex_fast.batch import Batch, collate
 from gradex_fast.errors import GradexError
-from gradex_fast.files import explained_if_full, read_json
+from gradex_fast.files import checksum, explained_if_full, read_json
 from gradex_fast.fitting import failure_of
 from gradex_fast.losses import packed_losses, sample_losses, token_losses
 from gradex_fast.model import trainable
 from gradex_fast.pieces import Pieces
 from gradex_fast.progress import Stage
+from gradex_fast.ranks import Ranks
 from gradex_fast.reporting import end_reports, place_reports
 from gradex_fast.sections import TrainRecipe
 from gradex_fast.sharpness import SharpnessAware
@@ -47,6 +49,9 @@ def train(
 ) -> None:
     """Fine-tune `model` in place; every sample has the same weight, whatever its length.
 
+    Several processes (`Ranks.here`) train it together: a step has the samples of all of them, as many times
+    ``batch_size``. At the end of an epoch that they do not divide, a few samples count twice.
+
     Interrupted, the same call goes on from the last whole checkpoint in `folder` and ends with the same
     parameters as an uninterrupted one; the folder is removed at the end.
 
@@ -58,8 +63,9 @@ def train(
             sample does not fit in memory by itself, or packing is asked for and the model mixes packed samples.
         Terminated: SIGTERM came; a checkpoint of the last whole step is in `folder`.
     """
-    steps = total_steps(len(examples), recipe)
+    steps = total_steps(len(examples), recipe, Ranks.here().count)
     arguments = _arguments(recipe, folder, seed, steps, next(model.parameters()).device)
+    joint.require_same(checksum(*(example.digest for example in examples)), "the training rows")
     if recipe.packing:
         selfcheck.require_packable(model, examples, pad_id)
     parts = {
@@ -74,6 +80,9 @@ def train(
     trainer.remove_callback(PrinterCallback)
     place_reports(trainer.callback_handler.callbacks, folder)
     checkpoint = sum(12 * parameter.numel() for parameter in trainable(model).values())  # weights, two moments
+    if joint.leads():
+        _remove_broken(folder)
+    joint.wait()
     last = _last_checkpoint(folder)
     if stopping:
         stopping.open(folder, int(last.rpartition("-")[2]) if last else 0)
@@ -82,19 +91,22 @@ def train(
         if not (stopping and stopping.over):
             trainer.train(resume_from_checkpoint=last)
     end_reports(recipe)
+    joint.wait()  # the first process has written its best look
     if stopping:
         stopping.restore(model)
     for name, parameter in trainable(model).items():
         if not torch.isfinite(parameter).all():
             raise GradexError(f"{name} is not finite after the last step: {_hint(recipe.learning_rate)}")
-    _remove(folder)
+    joint.wait()
+    if joint.leads():
+        _remove(folder)
 
 
-def total_steps(samples: int, recipe: TrainRecipe) -> int:
-    """Optimiser steps of one training."""
+def total_steps(samples: int, recipe: TrainRecipe, processes: int = 1) -> int:
+    """Optimiser steps of one training, by so many processes together."""
     if recipe.steps:
         return recipe.steps
-    batches = math.ceil(samples / recipe.batch_size)
+    batches = math.ceil(math.ceil(samples / recipe.batch_size) / processes)
     return max(1, math.ceil(recipe.epochs * math.ceil(batches / recipe.accumulation)))
 
 
@@ -113,9 +125,13 @@ class _SampleMeanTrainer(Trainer):
         self._pieces, self._batches = pieces, []
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        """The batches that accumulate to one step, and how many samples they hold: the last one may be short."""
+        """The batches that accumulate to one step, and how many samples they hold: the last one may be short.
+
+        Of several processes, whose gradients are averaged: the mean number that one has, so that each sample weighs
+        the same.
+        """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return batches, sum(len(batch["input_ids"]) for batch in batches)
+        return batches, joint.total(sum(len(batch["input_ids"]) for batch in batches)) / self.args.world_size
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """The gradients of one more batch; when memory runs out, those of all batches of the step anew."""
@@ -132,8 +148,11 @@ class _SampleMeanTrainer(Trainer):
         """The last batch's loss; None if memory ran out, and smaller pieces may do."""
         for batch in batches:
             losses: list[torch.Tensor] = []
-            for piece in self._pieces.of(batch):
-                if failure := self._failure(model, piece, samples, losses):
+            *others, last = self._pieces.of(batch)
+            for piece in (*others, last):
+                with nullcontext() if piece is last else self.accelerator.no_sync(model):  # once for each batch
+                    failure = self._failure(model, piece, samples, losses)
+                if failure:
                     self._make_smaller(piece, failure)
                     return None
         return sum(losses)
@@ -197,7 +216,7 @@ class _SaveAndStop(TrainerCallback):
         self._asked = asked
 
     def on_step_end(self, args, state, control, **named) -> None:
-        if self._asked():
+        if joint.any_of(self._asked()):
             control.should_save = control.should_training_stop = True
 
 
@@ -241,13 +260,18 @@ def _remove(folder: Path) -> None:
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end: the Trainer writes its state file last.
+    """The newest checkpoint that was written to its end."""
+    whole = [path for path in folder.glob("checkpoint-*") if _is_whole(path)]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
-    Others are removed, or the Trainer would take one for its newest and delete a whole one.
-    """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    whole = [path for path in found if read_json(path / "trainer_state.json")]
-    for path in found:
-        if path not in whole:
+
+def _remove_broken(folder: Path) -> None:
+    """The Trainer would take a checkpoint that was cut off for its newest, and delete a whole one."""
+    for path in folder.glob("checkpoint-*"):
+        if not _is_whole(path):
             shutil.rmtree(path)
-    return str(whole[-1]) if whole else None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """The Trainer writes its state file last."""
+    return read_json(checkpoint / "trainer_state.json") is not None
