@@ -30,14 +30,13 @@ def leave() -> None:
         distributed.destroy_process_group()
 
 
-def total(value: int) -> int:
-    """Σ over the processes."""
-    return int(_reduced(value, distributed.ReduceOp.SUM))
-
-
 def any_of(flag: bool) -> bool:
     """Whether it is true in any process."""
-    return bool(_reduced(flag, distributed.ReduceOp.MAX))
+    if not joined():
+        return flag
+    shared = torch.tensor(int(flag), device=_device())
+    distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+    return bool(shared.item())
 
 
 def leaders(value: float) -> float:
@@ -54,14 +53,6 @@ def require_same(digest: str, what: str) -> None:
     own = int(digest[:13], 16)  # 52 bits, which a float64 holds
     if leaders(float(own)) != own:
         raise GradexError(f"{what} differ between the processes of this job; are the same files there on all machines?")
-
-
-def _reduced(value: float, how: distributed.ReduceOp) -> float:
-    if not joined():
-        return value
-    shared = torch.tensor(int(value), device=_device())
-    distributed.all_reduce(shared, how)
-    return shared.item()
 
 
 def _device() -> str:

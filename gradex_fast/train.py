@@ -127,11 +127,10 @@ class _SampleMeanTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """The batches that accumulate to one step, and how many samples they hold: the last one may be short.
 
-        Of several processes, whose gradients are averaged: the mean number that one has, so that each sample weighs
-        the same.
+        Of several processes, whose gradients are averaged, each has as many.
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return batches, joint.total(sum(len(batch["input_ids"]) for batch in batches)) / self.args.world_size
+        return batches, sum(len(batch["input_ids"]) for batch in batches)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """The gradients of one more batch; when memory runs out, those of all batches of the step anew."""
