@@ -14,6 +14,7 @@ import argparse
 import io
 import json
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ import zstandard
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-VOCABULARY, LENGTH = 8192, 256
+VOCABULARY, LENGTH = 8192, 128
 SHAPE = {"hidden_size": 320, "intermediate_size": 864, "num_hidden_layers": 8, "num_attention_heads": 5}
-BATCH, RATE = 16, 1e-3
+BATCH, RATE = 8, 1e-3
 
 
 def main() -> None:
@@ -33,12 +34,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("multitask"))
     parser.add_argument("--family", default="legalbench", help="whose test rows are the target")
+    parser.add_argument("--rows", type=int, default=60, help="of each task, at most")
     parser.add_argument("--steps", type=int, default=60, help="of the small model's pretraining")
     asked = parser.parse_args()
     rows = list(read(asked.data))
     held_out = [row for row in rows if row["split"] == "test" and row["family"] == asked.family]
     random.Random(0).shuffle(held_out)
-    write(asked.out / "sources.jsonl", (row for row in rows if row["split"] == "train"))
+    write(asked.out / "sources.jsonl", first([row for row in rows if row["split"] == "train"], asked.rows))
     write(asked.out / "validation.jsonl", held_out[: len(held_out) // 2])
     write(asked.out / "test.jsonl", held_out[len(held_out) // 2 :])
     make_model([f"{prompt(row)}{row['output']}" for row in rows if row["split"] == "train"], asked)
@@ -55,6 +57,15 @@ def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     named = ({"task": row["task"], "prompt": prompt(row), "completion": row["output"]} for row in rows)
     path.write_text("".join(json.dumps(row) + "\n" for row in named), encoding="utf-8")
+
+
+def first(rows: list[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
+    """The first rows of every task, in their order."""
+    seen: Counter[str] = Counter()
+    for row in rows:
+        seen[row["task"]] += 1
+        if seen[row["task"]] <= count:
+            yield row
 
 
 def prompt(row: dict[str, Any]) -> str:
