@@ -6,11 +6,14 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gradex_fast.commands import add_export
 from gradex_fast.errors import GradexError
+from gradex_fast.terminal import calm_libraries
+from gradex_fast.terminal import show as _show
 
 STAGE_COMMANDS = {
     "run": ("report", "the whole recipe; called again it goes on from where it stopped"),
@@ -75,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     rivals.add_argument("--finetune", action="store_true", help="train a model on each choice and measure it")
     rivals.set_defaults(command=_compare)
     _add_diagnose(commands)
+    add_export(commands)
     for command in set(commands.choices.values()):
         command.add_argument("--overwrite", action="store_true", help="throw away what an earlier run left there")
         command.add_argument("--quiet", action="store_true", help="print results and warnings only")
@@ -187,30 +191,7 @@ def _print_chosen(made: dict[str, Any], console: Any) -> None:
         console.print(f"chosen: {names}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _show(value: Any, pretty: Callable[[Any, Any], None], options: argparse.Namespace) -> None:
-    """On stdout: JSON and nothing else, or what `pretty` prints to a console."""
-    if options.json:
-        print(json.dumps(value, indent=2, allow_nan=False))
-    else:
-        from rich.console import Console
-
-        pretty(value, Console())
-
-
 def _reporter(options: argparse.Namespace):
     from gradex_fast.progress import Reporter
 
     return Reporter(quiet=options.quiet or options.json)
-
-
-def calm_libraries() -> None:
-    """Our progress says what is going on; the libraries' own bars and advice would tear it apart."""
-    import warnings
-
-    import datasets
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    warnings.filterwarnings("ignore", module=r"torch\.utils\.data|transformers|peft")

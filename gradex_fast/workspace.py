@@ -29,7 +29,7 @@ _SINCE = {
 }
 """Locked fields that older runs do not name, and what these runs had."""
 
-_FOLDERS = ("meta", "sketches", "checkpoints", "compare", "final", "rivals", "diagnosis")
+_FOLDERS = ("meta", "sketches", "checkpoints", "compare", "final", "rivals", "diagnosis", "exports")
 _FILES = (
     "config.yaml",
     "clusters.parquet",

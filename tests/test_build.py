@@ -37,6 +37,7 @@ LAYERS = [
         "rows",
         "sharpness",
         "tally",
+        "terminal",
         "terms",
         "units",
     },
@@ -46,7 +47,7 @@ LAYERS = [
     {"data", "train", "evaluate", "sketch", "store", "estimate", "select", "report"},
     {"flops", "costs", "state", "accounts", "search", "finetuning", "clusters", "outputs", "summary", "pipeline"},
     {"baselines", "diagnose"},
-    {"demo", "doctor", "plan", "cli", "__main__"},
+    {"export", "demo", "doctor", "plan", "commands", "cli", "__main__"},
 ]
 STAGES = next(layer for layer in LAYERS if "sketch" in layer)
 SEALED = LAYERS[0] | LAYERS[1] | LAYERS[2] | LAYERS[3] | LAYERS[4] | STAGES
