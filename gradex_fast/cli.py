@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gradex_fast.commands import add_export
+from gradex_fast.commands import add_doctor, add_export, add_plan
 from gradex_fast.errors import GradexError
 from gradex_fast.terminal import calm_libraries
 from gradex_fast.terminal import show as _show
@@ -29,7 +29,10 @@ REQUIRED_AUC = 0.9
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0: done. 1: the demo's AUC is under 0.9. 2: a mistake that the message names. 130: interrupted."""
+    """Exit status 0: done. 1: the demo's AUC is under 0.9, or `doctor` found fault. 2: a mistake; the message names it.
+
+    130: interrupted.
+    """
     options = _parsed(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -78,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     rivals.add_argument("--finetune", action="store_true", help="train a model on each choice and measure it")
     rivals.set_defaults(command=_compare)
     _add_diagnose(commands)
+    add_plan(commands)
+    add_doctor(commands)
     add_export(commands)
     for command in set(commands.choices.values()):
         command.add_argument("--overwrite", action="store_true", help="throw away what an earlier run left there")
