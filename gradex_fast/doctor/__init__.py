@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gradex_fast.doctor.line import Line, first_line
-from gradex_fast.doctor.machine import cuda_usable, machine
-from gradex_fast.doctor.packages import packages
-from gradex_fast.doctor.selfcheck import selfcheck
+from gradex_fast.doctor.machine import cuda_usable, machine_lines
+from gradex_fast.doctor.packages import package_lines
+from gradex_fast.doctor.selfcheck import kernel_lines
 
 __all__ = ["Line", "examine"]
 
 
 def examine() -> Iterator[Line]:
     """Lines as they are found out; the installation is right if none is "wrong"."""
-    yield from packages()
-    yield from machine()
+    yield from package_lines()
+    yield from machine_lines()
     try:
-        yield from selfcheck(cuda_usable())
+        yield from kernel_lines(cuda_usable())
     except Exception as error:  # torch or the extension is missing, which a line above has said
         yield Line("kernels", f"not checked: {first_line(error)}", "wrong", "mend what is wrong above first")

@@ -16,7 +16,7 @@ from gradex_fast.doctor.line import Line, first_line
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
-def machine() -> Iterator[Line]:
+def machine_lines() -> Iterator[Line]:
     yield Line("cpu", f"{_cpu_name()}, {_cores()} of {os.cpu_count()} logical cores")
     torch, native = _loaded("torch"), _loaded("gradex_fast.native")
     if isinstance(native, Exception):

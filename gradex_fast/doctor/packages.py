@@ -36,7 +36,7 @@ OPTIONAL = {
 }
 
 
-def packages() -> Iterator[Line]:
+def package_lines() -> Iterator[Line]:
     yield Line("python", platform.python_version())
     limits = _limits()
     yield _own(limits)

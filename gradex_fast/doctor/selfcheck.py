@@ -18,7 +18,7 @@ DIM = 20
 LENGTHS = (5, 2, 0)
 
 
-def selfcheck(cuda: bool) -> Iterator[Line]:
+def kernel_lines(cuda: bool) -> Iterator[Line]:
     """One line for a place and a kernel. Raises ImportError where the extension or torch cannot be loaded."""
     from gradex_fast import native
 
