@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gradex_fast.commands import add_doctor, add_export, add_plan
 from gradex_fast.errors import GradexError
+from gradex_fast.terminal import calm_libraries
+from gradex_fast.terminal import show as _show
 from gradex_fast.termination import Terminated, terminable
 
 STAGE_COMMANDS = {
@@ -28,9 +30,9 @@ REQUIRED_AUC = 0.9
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0: done. 1: the demo's AUC is under 0.9. 2: a mistake that the message names. 130: interrupted.
+    """Exit status 0: done. 1: the demo's AUC is under 0.9, or `doctor` found fault. 2: a mistake; the message names it.
 
-    143: terminated (SIGTERM); a training has first saved the step that it was in.
+    130: interrupted. 143: terminated (SIGTERM); a training has first saved the step that it was in.
     """
     options = _parsed(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -87,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     rivals.add_argument("--finetune", action="store_true", help="train a model on each choice and measure it")
     rivals.set_defaults(command=_compare)
     _add_diagnose(commands)
+    add_plan(commands)
+    add_doctor(commands)
+    add_export(commands)
     for command in set(commands.choices.values()):
         command.add_argument("--overwrite", action="store_true", help="throw away what an earlier run left there")
         command.add_argument("--quiet", action="store_true", help="print results and warnings only")
@@ -206,32 +211,7 @@ def _print_chosen(made: dict[str, Any], console: Any) -> None:
         console.print(f"chosen: {names}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _show(value: Any, pretty: Callable[[Any, Any], None], options: argparse.Namespace) -> None:
-    """On stdout: JSON and nothing else, or what `pretty` prints to a console."""
-    if options.json:
-        print(json.dumps(value, indent=2, allow_nan=False))
-    else:
-        from rich.console import Console
-
-        pretty(value, Console())
-
-
 def _reporter(options: argparse.Namespace):
     from gradex_fast.progress import Reporter
 
     return Reporter(quiet=options.quiet or options.json)
-
-
-def calm_libraries() -> None:
-    """Our progress says what is going on; the libraries' own bars and advice would tear it apart."""
-    import warnings
-
-    import datasets
-    import transformers
-
-    transformers.logging.set_verbosity_warning()
-    transformers.logging.disable_default_handler()  # to run.log alone
-    transformers.logging.add_handler(logging.NullHandler())
-    transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    warnings.filterwarnings("ignore", module=r"torch\.utils\.data|transformers|peft")

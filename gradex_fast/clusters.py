@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +15,9 @@ import pyarrow.parquet as parquet
 from gradex_fast.clustering import ALONE, cluster_rows
 from gradex_fast.errors import GradexError
 from gradex_fast.files import checksum, file_checksum, write_atomically
+from gradex_fast.sections import ClustersRecipe
 from gradex_fast.state import Run
-from gradex_fast.types import Example, Source
+from gradex_fast.types import Corpus, Example, Source
 
 
 def cut_into_clusters(run: Run) -> None:
@@ -25,15 +26,27 @@ def cut_into_clusters(run: Run) -> None:
     Raises:
         GradexError: fewer sources come out than ``select.keep`` asks for, or a source is called like a cluster.
     """
-    owners, examples, whole = _owners(run), run.examples(), run.corpus.sources
+    owners, whole, train = _owners(run), run.corpus.sources, len(run.corpus.train.examples)
+    corpus, order = in_clusters(run.corpus, owners, run.recipe.clusters)
+    _check(run, corpus.sources, Counter(owners))
+    run.train = run.train[np.concatenate([order, np.arange(len(owners), len(owners) + train)])]
+    run.whole, run.corpus = whole, corpus
+
+
+def in_clusters(corpus: Corpus, owners: Sequence[str], recipe: ClustersRecipe) -> tuple[Corpus, np.ndarray]:
+    """The corpus with clusters in the place of the sources that are cut, and int [rows], where each row was.
+
+    Args:
+        owners: by row of the sources, in order: its cluster, or its source where that stays whole.
+    """
+    examples = [example for source in corpus.sources for example in source.examples]
     members: dict[str, list[int]] = {}
     for row, owner in enumerate(owners):
         members.setdefault(owner, []).append(row)
-    uncut = {source.name: source for source in whole if source.name not in _cut_names(run)}
+    cut = corpus.names if recipe.sources == "all" else recipe.sources
+    uncut = {source.name: source for source in corpus.sources if source.name not in cut}
     new = [uncut.get(name) or Source(name, tuple(examples[row] for row in rows)) for name, rows in members.items()]
-    _check(run, new, members)
-    order = np.concatenate([*members.values(), np.arange(len(owners), len(examples))]).astype(int)
-    run.whole, run.corpus, run.train = whole, replace(run.corpus, sources=tuple(new)), run.train[order]
+    return replace(corpus, sources=tuple(new)), np.concatenate([*members.values()]).astype(int)
 
 
 def origin(source: Source) -> str:
@@ -64,11 +77,6 @@ def _clustered(run: Run) -> list[str]:
     return owners
 
 
-def _cut_names(run: Run) -> Sequence[str]:
-    named = run.recipe.clusters.sources
-    return run.corpus.names if named == "all" else named
-
-
 def _cuts(run: Run) -> Iterator[tuple[str, range]]:
     """The name and the rows of everything that is cut; all sources together have no name."""
     sources = run.corpus.sources
@@ -94,11 +102,11 @@ def _write(path: Path, examples: Sequence[Example], owners: Sequence[str]) -> No
     write_atomically(path, buffer.getvalue())
 
 
-def _check(run: Run, sources: Sequence[Source], members: dict[str, list[int]]) -> None:
+def _check(run: Run, sources: Sequence[Source], rows: Mapping[str, int]) -> None:
     if (run.recipe.select.keep or 0) > len(sources):
         raise GradexError(f"select.keep is {run.recipe.select.keep}, but the rows fell into {len(sources)} clusters")
     for source in sources:
-        if len(source.examples) != len(members[source.name]):
+        if len(source.examples) != rows[source.name]:
             raise GradexError(f"a source is called {source.name!r}, like a cluster; give it another name")
     single = sum(len(source.examples) == 1 for source in sources)
     if single:

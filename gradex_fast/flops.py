@@ -30,7 +30,7 @@ from gradex_fast.types import Example
 
 _log = logging.getLogger(__name__)
 
-_SHAPES = ((2, 1), (4, 1), (8, 1), (8, 2))
+SHAPES = ((2, 1), (4, 1), (8, 1), (8, 2))
 """(t, s) of the passes that tell the coefficients: the shortest that do, for scans are run token by token."""
 
 
@@ -53,7 +53,7 @@ class PassFlops:
 def total(coefficients: np.ndarray, examples: Sequence[Example], head: bool = True) -> float:
     """FLOPs of all rows together; without `head` no logits are formed."""
     shapes = [(len(example.input_ids), example.supervised if head else 0) for example in examples]
-    return float((_features(shapes) @ coefficients).sum()) if shapes else 0.0
+    return float((features(shapes) @ coefficients).sum()) if shapes else 0.0
 
 
 @lru_cache(32)
@@ -69,10 +69,11 @@ def pass_flops(model: ModelRecipe, sketch: SketchRecipe) -> PassFlops:
 def counted(model: nn.Module, sketch: SketchRecipe, task: str = "causal-lm") -> PassFlops:
     """`pass_flops` of a model, wherever it is."""
     with evaluating(model):
-        found = [row_pass(model, sketch, task, *shape) for shape in _SHAPES]
-    return PassFlops(*np.linalg.solve(_features(_SHAPES), np.array(found, float)).T.round(3))
+        found = [row_pass(model, sketch, task, *shape) for shape in SHAPES]
+    return PassFlops(*np.linalg.solve(features(SHAPES), np.array(found, float)).T.round(3))
 
 
-def _features(shapes: Sequence[tuple[int, int]]) -> np.ndarray:
+def features(shapes: Sequence[tuple[int, int]]) -> np.ndarray:
+    """[n, 4]: 1, t, t² and s of every (t, s)."""
     t, s = np.array(shapes, float).T
     return np.stack([np.ones_like(t), t, t * t, s], axis=1)

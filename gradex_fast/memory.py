@@ -39,23 +39,28 @@ class Saved:
     """While open, counts what autograd keeps for a backward pass.
 
     Attributes:
-        sizes: bytes of every storage that is kept, by address; a model's own weights are not counted.
+        sizes: bytes of every storage that is kept, by its handle; a model's own weights are not counted.
 
-    Keeps them all while open, so that no two share an address.
+    Keeps them all while open, so that no two share a handle. On the meta device storages have no address.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+        self._own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor)
         self.sizes: dict[int, int] = {}
         self._kept: list[torch.Tensor] = []
 
     def _keep(self, tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._own:
-            self.sizes[storage.data_ptr()] = storage.nbytes()
+        if storage._cdata not in self._own:
+            self.sizes[storage._cdata] = storage.nbytes()
             self._kept.append(tensor)
         return tensor
+
+    def with_(self, output: torch.Tensor) -> int:
+        """Bytes of all that is kept, the pass's output too: the loss will keep it."""
+        self._keep(output)
+        return sum(self.sizes.values())
 
     def __enter__(self) -> Saved:
         self._hooks.__enter__()

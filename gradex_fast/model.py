@@ -63,7 +63,7 @@ def load_model(recipe: ModelRecipe, seed: int, device: str, trained: Path | None
 
 
 def load_outline(recipe: ModelRecipe) -> nn.Module:
-    """The model without weights, on the meta device: its shapes, adapters and what is trained.
+    """The model without weights, on the meta device: its shapes and types, adapters and what is trained.
 
     With eager attention, and of experts those that a token is sent to: what needs no look at the data.
     """
@@ -71,8 +71,10 @@ def load_outline(recipe: ModelRecipe) -> nn.Module:
     kind, options = _kind(recipe)
     for name, value in options.items():
         setattr(config, name, value)
+    named = {} if recipe.dtype == "auto" else {"dtype": getattr(torch, recipe.dtype)}
+    named |= {"attn_implementation": "eager", "trust_remote_code": recipe.trust_remote_code}
     with torch.device("meta"):
-        model = kind.from_config(config, attn_implementation="eager", trust_remote_code=recipe.trust_remote_code)
+        model = kind.from_config(config, **named)
         if recipe.adapter == "lora":
             model = _with_adapter(model, recipe, None)
     for module in model.modules():

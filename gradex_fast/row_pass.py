@@ -21,13 +21,14 @@ def row_pass(model: nn.Module, sketch: SketchRecipe, task: str, t: int, s: int) 
     everything = trainable(model)
     own = [everything[name] for name in grouped(everything, {"": sketch.parameters})]
     with _Taps(model, own) as taps, torch.enable_grad(), _Counter() as forward:
-        objective = _logits(model, task, t, s, taps.leaf.device).sum()
+        objective = logits(model, task, t, s, taps.leaf.device).sum()
     backward, slopes = (_backward(objective, wanted) for wanted in (list(everything.values()), [taps.leaf]))
     weights = _backward(objective, own) if len(own) < len(everything) else backward
     return forward.flops, backward, slopes, _sketch(taps, sketch, weights - slopes)
 
 
-def _logits(model: nn.Module, task: str, t: int, s: int, device: torch.device) -> torch.Tensor:
+def logits(model: nn.Module, task: str, t: int, s: int, device: torch.device) -> torch.Tensor:
+    """Of a row of t tokens at s positions, [1, s, V]; a classifier's [1, V]."""
     ids = torch.zeros(1, t, dtype=torch.long, device=device)
     if task == "sequence-classification":
         return model(input_ids=ids).logits

@@ -35,7 +35,7 @@ _SINCE = {
 }
 """Locked fields that older runs do not name, and what these runs had."""
 
-_FOLDERS = (".locks", "meta", "sketches", "checkpoints", "compare", "final", "rivals", "diagnosis", "logs")
+_FOLDERS = (".locks", "meta", "sketches", "checkpoints", "compare", "final", "rivals", "diagnosis", "logs", "exports")
 _FILES = (
     "config.yaml",
     "clusters.parquet",

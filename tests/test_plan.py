@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import runs
 
-from gradex_fast import plan
 from gradex_fast.cli import main
+from gradex_fast.data import load_corpus
+from gradex_fast.model import load_tokenizer
+from gradex_fast.plan import measured
 from gradex_fast.recipe import Recipe
 from gradex_fast.types import Corpus
 from gradex_fast.units import duration
@@ -26,7 +28,7 @@ def recipe(inputs: Path, tmp_path: Path) -> str:
 
 def corpus_of(recipe: str) -> Corpus:
     loaded = Recipe.load(recipe)
-    return plan.load_corpus(loaded, plan.load_tokenizer(loaded.model))
+    return load_corpus(loaded, load_tokenizer(loaded.model))
 
 
 def test_rows_tokens_time_and_disk_are_printed_and_nothing_is_written(recipe, tmp_path, capsys):
@@ -44,7 +46,7 @@ def test_rows_tokens_time_and_disk_are_printed_and_nothing_is_written(recipe, tm
 
 
 def test_json(recipe, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(plan, "tokens_per_second", lambda *_: 100.0)
+    monkeypatch.setattr(measured, "tokens_per_second", lambda *_: 100.0)
     settings = ["estimate.anchors=3", "estimate.anchor_fraction=0.5", "train.epochs=4", "model.adapter=lora"]
     assert main(["run", recipe, "--dry-run", "--json", *settings, "model.targets=[c_attn]", "model.rank=2"]) == 0
     found, corpus = json.loads(capsys.readouterr().out), corpus_of(recipe)
@@ -58,7 +60,7 @@ def test_json(recipe, tmp_path, capsys, monkeypatch):
     whole = 5 * 4 * 8 * tokens / rows / 100  # steps an epoch, epochs, rows a step
     assert seconds["meta-training"] == seconds["final training (at most)"] == pytest.approx(whole)
     assert seconds["anchors"] == pytest.approx(3 * 3 * 4 * 8 * tokens / rows / 100)
-    assert seconds["sketch"] == pytest.approx((tokens + corpus.validation.tokens) * plan.SKETCH_OVERHEAD / 100)
+    assert seconds["sketch"] == pytest.approx((tokens + corpus.validation.tokens) * measured.SKETCH_OVERHEAD / 100)
     assert found["bytes"]["sketches"] == (36 + 6) * (16 * 4 + 24)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from gradex_fast.data.cells import cell, class_of, optional_text, text_of
 from gradex_fast.data.chat import Conversation, render
@@ -45,6 +44,13 @@ class Labelled(NamedTuple):
 Sample = Completion | Conversation | Labelled
 
 
+class Form(NamedTuple):
+    """What a file's rows are, and the columns that hold it in the order of the kind's converter."""
+
+    kind: Literal["completion", "alpaca", "messages", "text", "labelled"]
+    columns: tuple[str | None, ...]
+
+
 def samples(
     rows: Sequence[Row], file: FileRecipe, model: ModelRecipe, tokenizer: PreTrainedTokenizerBase
 ) -> list[Sample]:
@@ -53,43 +59,50 @@ def samples(
     Raises:
         GradexError: no known format, or a row (named) whose column is missing, null or not text.
     """
-    columns = dict.fromkeys(column for row in rows for column in row.values)
-    if model.task == "sequence-classification":
-        convert = _classifier(file, model, columns)
-    else:
-        convert = _language(file, columns, tokenizer)
-    return [convert(row) for row in rows]
+    form = form_of(file, model, dict.fromkeys(column for row in rows for column in row.values))
+    convert = _CONVERTERS[form.kind]
+    options = {"messages": {"tokenizer": tokenizer}, "labelled": {"labels": model.labels}}.get(form.kind, {})
+    return [convert(row, form.columns, **options) for row in rows]
 
 
-def _language(file: FileRecipe, columns: Any, tokenizer: Any) -> Callable[[Row], Sample]:
+def form_of(file: FileRecipe, model: ModelRecipe, columns: Mapping[str, Any]) -> Form:
+    """What rows with these columns are, by the columns that `file` names or else by those there are.
+
+    One row of a file that was read is the same as the whole file: it has every column that the file's form needs.
+
+    Raises:
+        GradexError: no known format.
+    """
+    return _classifier(file, model, columns) if model.task == "sequence-classification" else _language(file, columns)
+
+
+def _language(file: FileRecipe, columns: Mapping[str, Any]) -> Form:
     _refuse(file, "text_pair", "label", reason="model.task is causal-lm")
     if file.prompt or file.completion:
         _refuse(file, "text", reason="prompt or completion is named as well")
-        names = file.prompt or "prompt", file.completion or "completion"
-        return partial(_prompted, columns=names)
+        return Form("completion", (file.prompt or "prompt", file.completion or "completion"))
     if file.text:
-        return partial(_plain, column=file.text)
+        return Form("text", (file.text,))
     known = (
-        ({"prompt", "completion"}, partial(_prompted, columns=("prompt", "completion"))),
-        ({"instruction", "output"}, _alpaca),
-        ({"messages"}, partial(_chat, tokenizer=tokenizer)),
-        ({"text"}, partial(_plain, column="text")),
+        Form("completion", ("prompt", "completion")),
+        Form("alpaca", ("instruction", "output")),
+        Form("messages", ("messages",)),
+        Form("text", ("text",)),
     )
-    for needed, convert in known:
-        if needed <= columns.keys():
-            return convert
+    for form in known:
+        if columns.keys() >= set(form.columns):
+            return form
     raise GradexError(_unknown(file, columns, _LANGUAGE, "prompt and completion, or text"))
 
 
-def _classifier(file: FileRecipe, model: ModelRecipe, columns: Any) -> Callable[[Row], Sample]:
+def _classifier(file: FileRecipe, model: ModelRecipe, columns: Mapping[str, Any]) -> Form:
     _refuse(file, "prompt", "completion", reason="model.task is sequence-classification")
     if model.labels is None:
         raise GradexError("model.labels, the number of classes, must be set for a classifier")
     if not (file.text or "text" in columns) or not (file.label or "label" in columns):
         raise GradexError(_unknown(file, columns, _CLASSIFIER, "text and label"))
     pair = file.text_pair or next((name for name in ("text_pair", "text2") if name in columns), None)
-    names = file.text or "text", pair, file.label or "label"
-    return partial(_labelled, columns=names, labels=model.labels)
+    return Form("labelled", (file.text or "text", pair, file.label or "label"))
 
 
 def _prompted(row: Row, columns: tuple[str, str]) -> Completion:
@@ -97,24 +110,33 @@ def _prompted(row: Row, columns: tuple[str, str]) -> Completion:
     return Completion(text_of(row, prompt), text_of(row, completion))
 
 
-def _plain(row: Row, column: str) -> Completion:
-    return Completion("", text_of(row, column))
+def _plain(row: Row, columns: tuple[str]) -> Completion:
+    return Completion("", text_of(row, columns[0]))
 
 
-def _alpaca(row: Row) -> Completion:
+def _alpaca(row: Row, columns: tuple[str, str]) -> Completion:
     instruction, context = text_of(row, "instruction"), optional_text(row, "input")
     template = ALPACA_INPUT if context else ALPACA
     return Completion(template.format(instruction=instruction, input=context), text_of(row, "output"))
 
 
-def _chat(row: Row, tokenizer: Any) -> Conversation:
-    return render(cell(row, "messages"), tokenizer, row.place)
+def _chat(row: Row, columns: tuple[str], tokenizer: Any) -> Conversation:
+    return render(cell(row, columns[0]), tokenizer, row.place)
 
 
 def _labelled(row: Row, columns: tuple[str, str | None, str], labels: int) -> Labelled:
     text, pair, label = columns
     second = optional_text(row, pair) if pair else None
     return Labelled(text_of(row, text), second or None, class_of(row, label, labels))
+
+
+_CONVERTERS: dict[str, Callable[..., Sample]] = {
+    "completion": _prompted,
+    "alpaca": _alpaca,
+    "messages": _chat,
+    "text": _plain,
+    "labelled": _labelled,
+}
 
 
 def _refuse(file: FileRecipe, *names: str, reason: str) -> None:
