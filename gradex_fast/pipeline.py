@@ -86,7 +86,10 @@ def prepare(recipe: Recipe, reporter: Reporter, overwrite: bool = False) -> Run:
         corpus, device = load_corpus(recipe, tokenizer), device_of(recipe)
         check(recipe, corpus)
         identity = workspace.claim(recipe, corpus, fingerprint(recipe.model), overwrite)
-    return Run(recipe, workspace, reporter, device, corpus, tokenizer.pad_token_id, identity)
+    run = Run(recipe, workspace, reporter, device, corpus, tokenizer.pad_token_id, identity)
+    if corpus.unassigned:
+        run.warn(f"{corpus.unassigned:,} rows name no source in data.sources.by and are left out")
+    return run
 
 
 def meta(run: Run) -> None:
