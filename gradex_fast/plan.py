@@ -43,6 +43,7 @@ def plan(recipe: Recipe) -> Plan:
     speed = tokens_per_second(model, corpus, recipe, tokenizer.pad_token_id)
     return {
         "sources": [_source(s) for s in (*corpus.sources, corpus.train, corpus.validation, corpus.test)],
+        "unassigned": corpus.unassigned,
         "tokens_per_second": speed,
         "seconds": {stage: tokens / speed for stage, tokens in _tokens_by_stage(corpus, recipe).items()},
         "passes": {stage: cost.values() for stage, cost in _costs_by_stage(corpus, recipe).items()},
@@ -57,6 +58,8 @@ def print_plan(found: Plan, console: Console) -> None:
         table.add_row(Text(source["name"]), *(f"{source[key]:,}" for key in ("rows", "tokens", "cut", "dropped")))
     seconds, size = found["seconds"], {name: f"{count / 2**20:.1f} MiB" for name, count in found["bytes"].items()}
     console.print(table)
+    if found["unassigned"]:
+        console.print(f"rows that name no source, left out: {found['unassigned']:,}", highlight=False)
     for line in (
         f"speed: {found['tokens_per_second']:,.0f} tokens a second, forward and backward, measured on one batch",
         *(_line(stage, each, found["passes"][stage]["flops"]) for stage, each in seconds.items()),
