@@ -1,7 +1,7 @@
 """Rows of a file through reading, formats and tokenisation: seconds, of the clock and of the processor, and peak
 resident memory (Linux).
 
-    python benchmarks/bench_data.py alpaca_52k.jsonl.zst
+    python benchmarks/bench_data.py alpaca_52k.jsonl.zst --by task --out benchmarks/results/data.json
 
 The file's rows are of any format of `gradex_fast.data`; a BPE tokenizer of 8,192 tokens is trained on the first of them
 in a temporary folder, which is not timed. `--by` tells sources apart by a column, as the recipe's `data.sources.by`.
@@ -67,10 +67,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("--by", metavar="COLUMN")
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # as on the command line
     path = options.file.resolve()
-    print(json.dumps(measure(path, trained_tokenizer(path), options.by), indent=2))
+    found = json.dumps(measure(path, trained_tokenizer(path), options.by), indent=2)
+    print(found)
+    if options.out:
+        options.out.write_text(found + "\n")
 
 
 if __name__ == "__main__":

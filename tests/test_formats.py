@@ -7,6 +7,7 @@ from corpora import CHAT, characters, decoded, jsonl, language_model, pairs, rec
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from gradex_fast.batch import collate
 from gradex_fast.data import load_corpus
 from gradex_fast.data.files import Row
 from gradex_fast.data.formats import format_of
@@ -240,6 +241,15 @@ def test_templates_that_a_row_does_not_fill(template, row, message):
     file = {"prompt_template": "{p}", "completion_template": template}
     words = {"words": {"o": {0: "no", 1: "yes"}}} if template == "{o}" else {}
     assert refused([good, {"p": "p", **row}], language_model(), {**file, **words}) == message
+
+
+def test_an_eos_that_is_also_the_padding_is_attended_to_and_trained_on_and_padding_is_not():
+    tokenizer = language_model(pad_token="<eos>")
+    short, long = source(pairs("2+2=4", "2+2=444"), tokenizer).examples
+    batch = collate([short, long], pad_id=tokenizer.pad_token_id)
+    assert batch["input_ids"][0, 5:].tolist() == [tokenizer.eos_token_id] * 3
+    assert batch["attention_mask"][0].tolist() == [1] * 6 + [0] * 2
+    assert batch["labels"][0, 5:].tolist() == [tokenizer.eos_token_id, UNSUPERVISED, UNSUPERVISED]
 
 
 def checksum(folder, file=None, **options) -> str:
