@@ -21,7 +21,7 @@ EXTENSION = native._native.__file__
 LAYERS = [
     {"_native"},
     {"native", "reference"},
-    {"arguments"},
+    {"arguments", "text_template"},
     {"regression", "tensorsketch"},
     {"errors", "types", "kernels", "sections"},
     {
@@ -32,12 +32,16 @@ LAYERS = [
         "memory",
         "metrics",
         "moves",
+        "overrides",
+        "packaged",
         "progress",
         "recipe",
+        "recipe_errors",
         "rows",
         "sharpness",
         "tally",
         "terms",
+        "token_text",
         "units",
     },
     {"layers", "head"},
@@ -46,7 +50,7 @@ LAYERS = [
     {"data", "train", "evaluate", "sketch", "store", "estimate", "select", "report"},
     {"flops", "costs", "state", "accounts", "search", "finetuning", "clusters", "outputs", "summary", "pipeline"},
     {"baselines", "diagnose"},
-    {"demo", "doctor", "plan", "cli", "__main__"},
+    {"demo", "doctor", "plan", "preview", "cli", "__main__"},
 ]
 STAGES = next(layer for layer in LAYERS if "sketch" in layer)
 SEALED = LAYERS[0] | LAYERS[1] | LAYERS[2] | LAYERS[3] | LAYERS[4] | STAGES
