@@ -96,7 +96,24 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--overwrite", action="store_true", help="throw away what an earlier run left there")
         command.add_argument("--quiet", action="store_true", help="print results and warnings only")
         command.add_argument("--json", action="store_true", help="print the metrics as JSON, nothing else, on stdout")
+    _add_readers(commands)
     return parser
+
+
+def _add_readers(commands: Any) -> None:
+    """Commands that write nothing."""
+    text = "what is trained on, token by token: id, text, and whether the loss is taken on it"
+    command = commands.add_parser("preview", help=text)
+    command.add_argument("recipe", type=Path)
+    command.add_argument("overrides", nargs="*", metavar="section.key=value")
+    command.add_argument("--rows", type=int, default=2, metavar="N", help="of each source (default 2)")
+    command.add_argument("--source", metavar="NAME", help="this one alone, or target-validation, ...")
+    command.set_defaults(command=_preview)
+    recipes = commands.add_parser("recipes", help="the recipes that come with gradex_fast; with a name, that recipe")
+    recipes.add_argument("name", nargs="?")
+    recipes.set_defaults(command=_recipes)
+    for reader in (command, recipes):
+        reader.add_argument("--json", action="store_true", help="print JSON, nothing else")
 
 
 def _add_diagnose(commands: Any) -> None:
@@ -107,6 +124,28 @@ def _add_diagnose(commands: Any) -> None:
     names = "rrss truth dim ridge (the default), curvature"
     command.add_argument("--parts", nargs="+", metavar="PART", help=f"which of {names}")
     command.set_defaults(command=_diagnose)
+
+
+def _preview(options: argparse.Namespace) -> int:
+    from gradex_fast.recipe import Recipe
+
+    recipe = Recipe.load(options.recipe, tuple(options.overrides))
+    calm_libraries()
+    from gradex_fast.preview import preview, print_preview
+
+    _show(preview(recipe, options.rows, options.source), print_preview, options)
+    return 0
+
+
+def _recipes(options: argparse.Namespace) -> int:
+    from gradex_fast import packaged
+
+    if options.name:
+        print(packaged.text(options.name), end="")
+        return 0
+    found = [recipe._asdict() for recipe in packaged.listed()]
+    _show(found, packaged.show, options)
+    return 0
 
 
 def _diagnose(options: argparse.Namespace) -> int:

@@ -88,7 +88,10 @@ def prepare(recipe: Recipe, reporter: Reporter, overwrite: bool = False, ranks: 
         check(recipe, corpus)
         identity = workspace.claim(recipe, corpus, fingerprint(recipe.model, recipe.meta.adapter), overwrite)
         reporter.log_to(workspace.path / ranks.named("run.log"))
-    return Run(recipe, workspace, reporter, device, corpus, tokenizer.pad_token_id, identity, ranks)
+    run = Run(recipe, workspace, reporter, device, corpus, tokenizer.pad_token_id, identity, ranks)
+    if corpus.unassigned:
+        run.warn(f"{corpus.unassigned:,} rows name no source in data.sources.by and are left out")
+    return run
 
 
 def meta(run: Run) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from gradex_fast import packaged
 from gradex_fast.errors import GradexError
+from gradex_fast.overrides import apply, lay_over
+from gradex_fast.recipe_errors import explain
 from gradex_fast.sections import (
-    SOURCE_TAGS,
     ClustersRecipe,
     DataRecipe,
     DiagnoseRecipe,
@@ -64,19 +65,19 @@ class Recipe(Section):
 
     @classmethod
     def load(cls, path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
-        """Read `path`; each override is ``section.key=value`` with a YAML value.
+        """Read the recipe at `path`, or where there is no such file the packaged one of that name.
+
+        Args:
+            overrides: each is ``section.key=value`` with a YAML value, or another recipe to lay over this one.
 
         Raises:
             GradexError: the file is missing or not YAML, a key is unknown or a value is refused.
         """
-        try:
-            tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise GradexError(f"cannot read recipe {path}: {' '.join(str(error).split())}") from error
-        if not isinstance(tree, dict):
-            raise GradexError(f"recipe {path} must be a mapping of sections (model:, data:, ...)")
-        for override in overrides:
-            _override(tree, override)
+        tree = _read(path)
+        recipes = [text for text in overrides if _is_recipe(text)]
+        for text in recipes:
+            lay_over(tree, _read(text))
+        apply(tree, [text for text in overrides if text not in recipes])
         return cls.build(tree)
 
     @classmethod
@@ -85,42 +86,30 @@ class Recipe(Section):
         try:
             return cls.model_validate(tree)
         except ValidationError as error:
-            raise GradexError(_explain(error.errors()[0])) from error
+            raise GradexError(explain(error.errors()[0])) from error
 
     def dump(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _override(tree: dict[str, Any], text: str) -> None:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise GradexError(f"override {text!r} must read section.key=value")
-    *sections, last = key.split(".")
-    for section in sections:
-        tree = tree.setdefault(section, {})
-        if not isinstance(tree, dict):
-            raise GradexError(f"override {text!r}: {section} is not a section")
+def _read(path: str | Path) -> dict[str, Any]:
+    known = str(path) in packaged.names()
     try:
-        tree[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise GradexError(f"override {text!r}: the value is not YAML: {' '.join(str(error).split())}") from error
+        text = packaged.text(str(path)) if known and not Path(path).is_file() else Path(path).read_text("utf-8")
+        tree = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise GradexError(f"cannot read recipe {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise GradexError(f"recipe {path} must be a mapping of sections (model:, data:, ...)")
+    return _unshared(tree)
 
 
-def _explain(error: Any) -> str:
-    location = list(error["loc"])
-    if location[:2] == ["data", "sources"] and location[2:3] and location[2] in SOURCE_TAGS:
-        del location[2]  # pydantic names the branch of the union, which no recipe has
-    place = ".".join(map(str, location)) or "recipe"
-    if error["type"] != "extra_forbidden":
-        return f"recipe: {place}: {error['msg']}"
-    near = difflib.get_close_matches(str(error["loc"][-1]), _all_keys(), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"recipe: unknown key {place!r}{hint}"
+def _unshared(value: Any) -> Any:
+    """YAML's aliases as copies: an override of one must not change the others."""
+    if isinstance(value, dict):
+        return {key: _unshared(each) for key, each in value.items()}
+    return [_unshared(each) for each in value] if isinstance(value, list) else value
 
 
-def _all_keys() -> list[str]:
-    return sorted({key for section in _sections(Section) for key in section.model_fields})
-
-
-def _sections(base: type[Section]) -> list[type[Section]]:
-    return [base, *(leaf for child in base.__subclasses__() for leaf in _sections(child))]
+def _is_recipe(text: str) -> bool:
+    return "=" not in text and (text in packaged.names() or text.endswith((".yaml", ".yml")))

@@ -22,6 +22,7 @@ class Example:
         labels: int32 [t], `UNSUPERVISED` where no loss is taken; for a classifier int32 [1], the class.
         digest: 16 hex digits of the content's BLAKE2b; equal digests mean equal rows.
         row: the row as it was read, for ``selected.jsonl`` and the report.
+        cut: tokens that the row had beyond ``max_length``.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Example:
     labels: np.ndarray
     digest: str
     row: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    cut: int = 0
 
     @property
     def supervised(self) -> int:
@@ -41,9 +43,10 @@ class Source:
     """A named set of training rows that is selected or dropped as a whole.
 
     Attributes:
-        truncated: rows longer than ``max_length``, cut at the right.
+        truncated: rows longer than ``max_length``, which were cut.
         dropped: rows of which no supervised token was left after the cut.
         overlapping: rows removed because they equal a validation or test row.
+        format: what the rows were taken for and where the loss is taken, in words.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Source:
     truncated: int = 0
     dropped: int = 0
     overlapping: int = 0
+    format: str = ""
 
     @property
     def tokens(self) -> int:
@@ -66,12 +70,14 @@ class Corpus:
         train: the target's own training rows, in every subset (may hold no example).
         validation: rows whose loss f(S) is; never trained on.
         test: rows for the final figures; never trained on, never used to select.
+        unassigned: rows left out because their column of groups is null or empty.
     """
 
     sources: Sequence[Source]
     train: Source
     validation: Source
     test: Source
+    unassigned: int = 0
 
     @property
     def names(self) -> list[str]:

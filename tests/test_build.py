@@ -21,7 +21,7 @@ EXTENSION = native._native.__file__
 LAYERS = [
     {"_native"},
     {"native", "reference"},
-    {"arguments"},
+    {"arguments", "text_template"},
     {"regression", "tensorsketch"},
     {"errors", "types", "kernels", "sections"},
     {
@@ -33,10 +33,13 @@ LAYERS = [
         "claims",
         "metrics",
         "moves",
+        "overrides",
+        "packaged",
         "placement",
         "progress",
         "ranks",
         "recipe",
+        "recipe_errors",
         "reporting",
         "rows",
         "runlog",
@@ -45,6 +48,7 @@ LAYERS = [
         "terminal",
         "termination",
         "terms",
+        "token_text",
         "units",
     },
     {"layers", "head", "joint", "matrix"},
@@ -66,7 +70,7 @@ LAYERS = [
         "pipeline",
     },
     {"baselines", "diagnose"},
-    {"export", "demo", "doctor", "plan", "commands", "cli", "__main__"},
+    {"export", "demo", "doctor", "plan", "preview", "commands", "cli", "__main__"},
 ]
 STAGES = next(layer for layer in LAYERS if "sketch" in layer)
 SEALED = LAYERS[0] | LAYERS[1] | LAYERS[2] | LAYERS[3] | LAYERS[4] | STAGES

@@ -11,7 +11,8 @@ import pytest
 from corpora import CHAT, characters, decoded, jsonl, language_model, pairs, recipe
 
 from gradex_fast.data import load_corpus
-from gradex_fast.data.chat import render
+from gradex_fast.data.chat import converse, turns_of
+from gradex_fast.data.files import Row
 from gradex_fast.errors import GradexError
 from gradex_fast.types import UNSUPERVISED, Example
 
@@ -125,7 +126,8 @@ def test_a_conversation_may_open_with_the_assistant(tmp_path):
 def test_null_keys_of_messages_never_reach_the_template(monkeypatch):
     tokenizer, seen = language_model(chat_template=CHAT), []
     monkeypatch.setattr(tokenizer, "apply_chat_template", lambda turns, **_: seen.extend(turns) or "text")
-    render([{"role": "user", "content": "hi", "tool_calls": None}], tokenizer, "here")
+    row = Row("here", {"messages": [{"role": "user", "content": "hi", "tool_calls": None}]})
+    converse(turns_of(row, "messages"), tokenizer, row.place)
     assert seen == [{"role": "user", "content": "hi"}]
 
 

@@ -46,7 +46,8 @@ def test_a_named_column_that_no_row_has(tmp_path):
 def test_columns_of_no_known_format(tmp_path):
     assert refused_rows(tmp_path, [{"question": "a", "answer": "b"}]) == (
         "a.jsonl: columns question, answer are of no known format (prompt+completion, "
-        "instruction(+input)+output, messages, text); name the columns in the recipe (prompt and completion, or text)"
+        "instruction(+input)+output, messages, conversations, text); "
+        "name the columns in the recipe (prompt and completion, messages, or text)"
     )
     assert refused_rows(tmp_path, [{"sentence": "a"}], model=CLASSIFIER) == (
         "a.jsonl: columns sentence are of no known format (text(+text2 or text_pair)+label); "
@@ -88,8 +89,8 @@ def test_messages_without_a_template(tmp_path):
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
-        ([], "a.jsonl line 1: column 'messages' must be a list of role and content"),
-        ("hi", "a.jsonl line 1: column 'messages' must be a list of role and content"),
+        ([], "a.jsonl line 1: column 'messages' must be a list of role and content, or of from and value"),
+        ("hi", "a.jsonl line 1: column 'messages' must be a list of role and content, or of from and value"),
         ([{"role": "user"}], "a.jsonl line 1: column 'messages': role and content must both be text"),
         (["hi"], "a.jsonl line 1: column 'messages': role and content must both be text"),
     ],
@@ -152,7 +153,14 @@ def test_two_sources_of_one_name(tmp_path, name):
 def test_a_row_that_names_no_group(tmp_path, value):
     rows = [pairs("2+2=4")[0] | {"task": "x"}, pairs("1+3=4")[0] | {"task": value}]
     plan = recipe(tmp_path, {"path": jsonl(tmp_path / "a.jsonl", rows), "by": "task"})
-    assert refused(plan) == "a.jsonl line 2: column 'task' must name the row's source"
+    option = ", and does not in 1 of the rows; set data.sources.unassigned to drop or source" if not value else ""
+    assert refused(plan) == "a.jsonl line 2: column 'task' must name the row's source" + option
+
+
+def test_a_column_of_groups_that_no_row_has(tmp_path):
+    sources = {"path": jsonl(tmp_path / "a.jsonl", pairs("2+2=4")), "by": "tsak", "unassigned": "drop"}
+    message = "a.jsonl: no row has a source in column 'tsak' (columns: prompt, completion)"
+    assert refused(recipe(tmp_path, sources)) == message
 
 
 def test_a_source_that_is_all_held_out_rows(tmp_path):

@@ -136,8 +136,8 @@ def test_missing_unknown_and_misdescribed_files(tmp_path):
     assert refused(tmp_path, "no.jsonl") == f"cannot find file {tmp_path}/no.jsonl; relative paths start at data.folder"
     assert refused(tmp_path, "a.txt").startswith(f"cannot tell the format of {tmp_path}/a.txt; known endings: .jsonl")
     assert refused(tmp_path, "./x/y/z").startswith(f"cannot find {tmp_path}/x/y/z; check data.folder")
-    for option in ({"split": "test"}, {"config": "main"}, {"revision": "v1"}):
-        assert refused(tmp_path, "a.jsonl", **option).startswith("a.jsonl is a file: config, revision and split")
+    for option in ({"split": "test"}, {"config": "main"}, {"revision": "v1"}, {"files": "a*"}):
+        assert refused(tmp_path, "a.jsonl", **option).startswith("a.jsonl is a file: config, revision, files and split")
 
 
 def test_glob_characters_are_only_characters(tmp_path):

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 from gradex_fast import pipeline
 from gradex_fast.cli import main
 from gradex_fast.data.files import rows_of
-from gradex_fast.data.formats import ALPACA, ALPACA_INPUT
+from gradex_fast.data.prompts import ALPACA, ALPACA_INPUT
 from gradex_fast.types import Example
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")

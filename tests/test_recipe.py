@@ -81,7 +81,7 @@ def test_unknown_keys(key, message):
     [
         ({"path": "a.jsonl", "bye": "task"}, "recipe: data.sources.by: Field required"),
         ({"path": "a", "by": "t", "limt": 1}, "recipe: unknown key 'data.sources.limt'; did you mean 'limit'?"),
-        ({"path": "a", "by": "t", "grouped": 1}, "recipe: unknown key 'data.sources.grouped'"),
+        ({"path": "a", "by": "t", "grouped": 1}, "recipe: unknown key 'data.sources.grouped'; did you mean 'groups'?"),
         ([{"name": "a"}], "recipe: data.sources.0.path: Field required"),
         ([], "recipe: data.sources: Tuple should have at least 1 item after validation, not 0"),
         ("a.jsonl", "recipe: data.sources: Input should be a valid tuple"),
@@ -130,13 +130,103 @@ def test_a_recipe_that_is_not_one(tmp_path):
     [
         ("seed", "override 'seed' must read section.key=value"),
         ("model.name.x=1", "override 'model.name.x=1': name is not a section"),
-        ("data.sources.0.path=b", "override 'data.sources.0.path=b': sources is not a section"),
+        ("data.sources.c.path=b", "override 'data.sources.c.path=b': there is no 'c'; there are a, b"),
+        ("data.sources.0=b", "override 'data.sources.0=b': sources is a list; name the item and the key in it"),
         ("train.epoch=1", "recipe: unknown key 'train.epoch'; did you mean 'epochs'?"),
     ],
 )
 def test_overrides_that_are_refused(tmp_path, override, message):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(LISTED))
     assert refused(Recipe.load, tmp_path / "recipe.yaml", (override,)) == message
+
+
+def test_an_item_of_a_list_is_named_by_number_name_or_stem(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(LISTED))
+    overrides = ("data.sources.0.limit=1", "data.sources.a.name=x", "data.sources.b.split=test")
+    first, second = Recipe.load(tmp_path / "recipe.yaml", overrides).data.sources
+    assert (first.limit, first.name, first.split) == (1, "x", "train")
+    assert (second.limit, second.name, second.split) == (None, "b", "test")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (("data.sources.b.path=b.jsonl.zst",), (None, None, "train", None)),
+        (("data.sources.b.split=test", "data.sources.b.path=b.csv"), (None, None, "test", None)),
+        (("data.sources.b.path=org/c",), ("main", "v1", "dev", "x")),
+        (("data.sources.b.limit=3",), ("main", "v1", "dev", "x")),
+    ],
+)
+def test_a_path_to_a_file_takes_away_the_keys_of_hub_data_sets(tmp_path, overrides, expected):
+    tree = copy.deepcopy(LISTED)
+    tree["data"]["sources"][1] |= {"revision": "v1", "split": "dev", "files": "x"}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree))
+    found = Recipe.load(tmp_path / "recipe.yaml", overrides).data.sources[1]
+    assert (found.config, found.revision, found.split, found.files) == expected
+
+
+def test_a_recipe_is_laid_over_another_and_overrides_over_both(tmp_path):
+    target = {"data": {"target": {"test": {"path": "t.jsonl"}, "validation": {"path": "w.jsonl"}}}, "seed": 1}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(LISTED))
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump(target))
+    recipe = Recipe.load(tmp_path / "a.yaml", ("seed=2", str(tmp_path / "b.yaml")))
+    assert (recipe.seed, recipe.model.name, len(recipe.data.sources)) == (2, "gpt2", 2)
+    assert (recipe.data.target.validation.path, recipe.data.target.test.path) == ("w.jsonl", "t.jsonl")
+
+
+def test_aliases_of_yaml_are_changed_one_by_one(tmp_path):
+    target = "{validation: &rows {path: v, words: &w {y: {1: a}}, prompt_template: '{y}'}, test: {<<: *rows}}"
+    text = f"model: {{name: gpt2}}\ndata: {{sources: [{{path: a}}], target: {target}}}\n"
+    (tmp_path / "recipe.yaml").write_text(text)
+    found = Recipe.load(tmp_path / "recipe.yaml", ("data.target.test.words.y.1=b",)).data.target
+    assert (found.validation.words, found.test.words) == ({"y": {"1": "a"}}, {"y": {"1": "b"}})
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [("model", "model.name"), ("data.target", "data.target.validation.path"), ("data.sources", "data.sources")],
+)
+def test_what_a_recipe_must_be_given(section, key):
+    tree = copy.deepcopy(LISTED)
+    *parents, last = section.split(".")
+    branch = tree
+    for parent in parents:
+        branch = branch[parent]
+    del branch[last]
+    message = refused(Recipe.build, tree)
+    assert message.startswith(f"recipe: {key}, ")
+    assert message.endswith(f"is missing: add {key}=... or lay over a recipe that has it")
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ({"prompt_template": "Q: {q"}, "'Q: {q' is no template: expected '}' before end of string"),
+        ({"prompt_template": "Q: {}"}, "'Q: {}' is no template: {} is no column"),
+        ({"prompt_template": "Q: {q.__class__}"}, "'Q: {q.__class__}' is no template: {q.__class__} is no column"),
+        ({"prompt_template": "Q: {q!r}"}, "'Q: {q!r}' is no template: {q} is no column"),
+        ({"completion_template": "yes"}, "'yes' names no column; a column is {name}"),
+        ({"prompt": "q", "prompt_template": "{q}"}, "give prompt or prompt_template, not both"),
+        ({"prompt_template": "{q}", "words": {"a": {1: "x"}}}, "words has the column 'a', which is in no template"),
+    ],
+)
+def test_templates_are_checked_with_the_recipe(file, message):
+    found = refused(Recipe.build, changed("data.sources", [{"path": "a.jsonl", **file}]))
+    assert found.startswith(f"recipe: data.sources.0: Value error, {message}")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ({"find": "(a"}, "'(a' is no regular expression: missing ), unterminated subpattern at position 0"),
+        ({"find": "a"}, "'a' has no group (in parentheses); give the source's name as source"),
+    ],
+)
+def test_patterns_are_checked_with_the_recipe(pattern, message):
+    sources = {"path": "a.jsonl", "by": "q", "patterns": [pattern]}
+    assert refused(Recipe.build, changed("data.sources", sources)) == (
+        f"recipe: data.sources.patterns.0: Value error, {message}"
+    )
 
 
 def test_a_recipe_is_frozen():

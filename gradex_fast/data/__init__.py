@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from gradex_fast.data.files import Row
-from gradex_fast.data.formats import samples
+from gradex_fast.data.formats import format_of
+from gradex_fast.data.groups import check_count, grouped
 from gradex_fast.data.overlap import without_overlap
 from gradex_fast.data.read import read, stem
 from gradex_fast.data.tokenise import tokenise
@@ -32,7 +33,7 @@ def load_corpus(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Corpus:
             a file, a column, rows, tokens within ``max_length``, or training rows that equal
             validation or test rows.
     """
-    files = _sources(recipe.data)
+    files, unassigned = _sources(recipe.data)
     sources = [_tokenise(name, file, rows, recipe, tokenizer) for name, file, rows in files]
     train, validation, test = (_target(part, recipe, tokenizer) for part in _PARTS)
     drop = recipe.data.on_overlap == "drop"
@@ -40,29 +41,22 @@ def load_corpus(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Corpus:
     for source in kept:
         if not source.examples:
             raise GradexError(f"source {source.name!r}: every row equals a validation or test row")
-    return Corpus(tuple(kept), train, validation, test)
+    return Corpus(tuple(kept), train, validation, test, unassigned)
 
 
-def _sources(data: DataRecipe) -> list[tuple[str, FileRecipe, Sequence[Row]]]:
+def _sources(data: DataRecipe) -> tuple[list[tuple[str, FileRecipe, Sequence[Row]]], int]:
+    """Name, file and rows of each source, and how many rows are left out."""
     if isinstance(data.sources, GroupedRecipe):
         file = data.sources
-        groups = _groups(file, _some(read(file, data.folder), "data.sources", file))
+        groups, left_out = grouped(file, _some(read(file, data.folder), "data.sources", file))
         _check_names(groups)
-        return [(name, file, rows) for name, rows in groups.items()]
+        return [(name, file, rows) for name, rows in groups.items()], left_out
     names = [file.name or stem(file) for file in data.sources]
     _check_names(names)
-    named = zip(names, data.sources, strict=True)
-    return [(name, f, _some(read(f, data.folder), f"source {name!r}", f)) for name, f in named]
-
-
-def _groups(file: GroupedRecipe, rows: Iterable[Row]) -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        value = row.values.get(file.by)
-        if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
-            raise GradexError(f"{row.place}: column {file.by!r} must name the row's source")
-        groups.setdefault(str(value), []).append(row)
-    return groups
+    found = [_some(read(f, data.folder), f"source {n!r}", f) for n, f in zip(names, data.sources, strict=True)]
+    for index, (file, rows) in enumerate(zip(data.sources, found, strict=True)):
+        check_count(file, "rows", len(rows), f"data.sources.{index}")
+    return list(zip(names, data.sources, found, strict=True)), 0
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -83,6 +77,8 @@ def _target(part: str, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> So
     rows = read(file, recipe.data.folder) if file else []
     if part == "validation":
         _some(rows, "data.target.validation", file)
+    if file:
+        check_count(file, "rows", len(rows), f"data.target.{part}")
     return _tokenise(name, file, rows, recipe, tokenizer) if rows else Source(name, ())
 
 
@@ -94,8 +90,8 @@ def _tokenise(
     tokenizer: PreTrainedTokenizerBase,
 ) -> Source:
     length = recipe.data.max_length
-    texts = samples(rows, file, recipe.model, tokenizer)
-    source = tokenise(name, rows, texts, tokenizer, length)
+    format = format_of(rows, file, recipe.model, recipe.data, tokenizer)
+    source = tokenise(name, rows, list(map(format.convert, rows)), tokenizer, recipe.data, format.name)
     if source.truncated == len(rows):
         raise GradexError(
             f"source {name!r}: all {len(rows)} rows are longer than max_length={length} "

@@ -12,14 +12,13 @@ import csv
 import gzip
 import io
 import json
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gradex_fast.errors import GradexError
+from gradex_fast.sections import FILE_ENDING
 
-ENDING = re.compile(r"\.(?:(jsonl|json|csv)(?:\.(gz|zst))?|(parquet))$", re.IGNORECASE)
 _BLOCK = 1 << 20
 
 
@@ -37,7 +36,7 @@ def rows_of(path: Path, name: str) -> Iterator[Row]:
         GradexError: a line is not JSON, not an object, or not as wide as the CSV's header.
         Exception: whatever the format's own library says of an unreadable file.
     """
-    text, _, _ = (part and part.lower() for part in ENDING.search(path.name).groups())
+    text, _, _ = (part and part.lower() for part in FILE_ENDING.search(path.name).groups())
     if text is None:
         return _parquet(path, name)
     parse = {"jsonl": _jsonl, "json": _json, "csv": _csv}[text]

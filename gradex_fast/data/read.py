@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
-from gradex_fast.data.files import ENDING, Row, rows_of
+from gradex_fast.data.files import Row, rows_of
 from gradex_fast.errors import GradexError
-from gradex_fast.sections import FileRecipe
+from gradex_fast.sections import FILE_ENDING, FileRecipe
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -22,7 +22,7 @@ def read(file: FileRecipe, folder: str | Path) -> list[Row]:
         GradexError: nothing is there, it cannot be read, or a row is malformed.
     """
     path = Path(folder).expanduser() / Path(file.path).expanduser()
-    if ENDING.search(file.path) or path.is_file():
+    if FILE_ENDING.search(file.path) or path.is_file():
         _check_file(file, path)
         what, rows = file.path, rows_of(path, file.path)
     elif path.is_dir():
@@ -41,25 +41,26 @@ def read(file: FileRecipe, folder: str | Path) -> list[Row]:
 
 def stem(file: FileRecipe) -> str:
     """A source's name where the recipe gives none: ``mix`` of ``data/mix.jsonl.zst``."""
-    name = ENDING.sub("", Path(file.path).name)
+    name = FILE_ENDING.sub("", Path(file.path).name)
     return f"{name}-{file.config}" if file.config else name
 
 
 def _check_file(file: FileRecipe, path: Path) -> None:
-    if not ENDING.search(file.path):
+    if not FILE_ENDING.search(file.path):
         known = ".jsonl .json .csv (also .gz .zst) .parquet"
         raise GradexError(f"cannot tell the format of {path}; known endings: {known}")
     if not path.is_file():
         raise GradexError(f"cannot find file {path}; relative paths start at data.folder")
-    if file.config or file.revision or file.split != "train":
-        raise GradexError(f"{file.path} is a file: config, revision and split are for hub data sets")
+    if file.config or file.revision or file.files or file.split != "train":
+        raise GradexError(f"{file.path} is a file: config, revision, files and split are for hub data sets")
 
 
 def _hub(file: FileRecipe, path: str) -> Iterator[Row]:
     import datasets  # 1.5 s, which runs on local files need not spend
 
+    options = {} if file.files is None else {"data_files": file.files if isinstance(file.files, str) else [*file.files]}
     with _no_progress_bars(datasets):
-        rows = datasets.load_dataset(path, file.config, split=file.split, revision=file.revision)
+        rows = datasets.load_dataset(path, file.config, split=file.split, revision=file.revision, **options)
     for number, values in enumerate(rows, 1):
         yield Row(f"{file.path} row {number}", values)
 

@@ -13,7 +13,8 @@ import pyarrow.parquet as parquet
 from gradex_fast.clusters import in_clusters
 from gradex_fast.data import load_corpus
 from gradex_fast.data.files import Row
-from gradex_fast.data.formats import Completion, form_of, samples
+from gradex_fast.data.formats import Format, format_of
+from gradex_fast.data.prompts import Completion
 from gradex_fast.data.read import stem
 from gradex_fast.errors import GradexError
 from gradex_fast.files import file_checksum, read_json
@@ -31,7 +32,7 @@ class Piece:
 
     Attributes:
         source: its name; ``target-train`` for the target's own rows.
-        kind: what the rows are: completion, alpaca, messages, text, labelled.
+        kind: what the rows are, see `Format`.
         columns: that hold it.
         rows: as they were read. ids: ``source/row`` of each, by the file that it came from.
         completions: prompt and completion of each, the template of `alpaca` filled in; None for messages and labelled.
@@ -127,16 +128,19 @@ def _chosen(corpus: Corpus, names: Sequence[str], folder: Path) -> list[Source]:
 
 def _pieces(source: Source, recipe: Recipe, tokenizer: Any) -> Iterator[Piece]:
     """One for every form that the source's rows have; a cluster's come from several files."""
-    groups: dict[tuple, list[Example]] = {}
+    known: dict[tuple, Format] = {}
+    groups: dict[tuple, tuple[Format, list[Row]]] = {}
     for example in source.examples:
-        file = _file_of(example, recipe)
-        groups.setdefault((file, form_of(file, recipe.model, example.row)), []).append(example)
-    for (file, form), examples in groups.items():
-        rows = [example.row for example in examples]
-        plain = form.kind in ("completion", "alpaca", "text")
-        read = [Row(example.id, dict(example.row)) for example in examples]
-        texts = samples(read, file, recipe.model, tokenizer) if plain else None
-        yield Piece(source.name, form.kind, form.columns, rows, [example.id for example in examples], texts)
+        file, row = _file_of(example, recipe), Row(example.id, dict(example.row))
+        columns = (file.model_dump_json(), *row.values)
+        if columns not in known:  # a row has all the columns that its file's format needs
+            known[columns] = format_of([row], file, recipe.model, recipe.data, tokenizer)
+        form = known[columns]
+        groups.setdefault((columns[0], form.kind, form.columns), (form, []))[1].append(row)
+    for form, read in groups.values():
+        texts = list(map(form.convert, read)) if form.kind in ("completion", "alpaca", "text") else None
+        ids, rows = [row.place for row in read], [row.values for row in read]
+        yield Piece(source.name, form.kind, form.columns, rows, ids, texts)
 
 
 def _file_of(example: Example, recipe: Recipe) -> FileRecipe:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gradex_fast.data.chat import turns_of
+from gradex_fast.data.files import Row
 from gradex_fast.errors import GradexError
 from gradex_fast.export.mixture import Mixture, Piece, count_kinds
 from gradex_fast.export.tables import Columns
@@ -12,12 +14,13 @@ from gradex_fast.export.tables import Columns
 
 def prompted(piece: Piece, end: str = "") -> Columns:
     """Columns prompt and completion; plain text is a completion of nothing. `end` closes completions without it."""
-    completions = [text if text.endswith(end) else text + end for _, text in piece.completions]
-    return {"prompt": [prompt for prompt, _ in piece.completions], "completion": completions}
+    texts = [one.completion for one in piece.completions]
+    completions = [text if text.endswith(end) else text + end for text in texts]
+    return {"prompt": [one.prompt for one in piece.completions], "completion": completions}
 
 
 def plain(piece: Piece) -> Columns:
-    return {"text": [text for _, text in piece.completions]}
+    return {"text": [one.completion for one in piece.completions]}
 
 
 def alpaca(piece: Piece) -> Columns:
@@ -26,9 +29,9 @@ def alpaca(piece: Piece) -> Columns:
 
 
 def conversations(piece: Piece) -> list[list[dict[str, Any]]]:
-    """The messages without their null keys, as the run's chat template saw them."""
+    """The messages as the run's chat template saw them."""
     (column,) = piece.columns
-    return [[{k: v for k, v in turn.items() if v is not None} for turn in row[column]] for row in piece.rows]
+    return [turns_of(Row(id, row), column) for id, row in zip(piece.ids, piece.rows, strict=True)]
 
 
 def require_text_alone_or_messages_alone(mixture: Mixture, tool: str) -> bool:
@@ -50,6 +53,8 @@ def require_text_alone_or_messages_alone(mixture: Mixture, tool: str) -> bool:
 def refuse_classifiers(mixture: Mixture, tool: str) -> None:
     if mixture.recipe.model.task == "sequence-classification":
         raise GradexError(f"{tool} has no fine-tuning of classifiers; use --to jsonl or hf-dataset")
+    if count_kinds(mixture)["said"]:
+        raise GradexError(f"conversations in prompt and completion are not written for {tool}; use --to jsonl")
 
 
 def keys_of(conversations: Sequence[Sequence[dict[str, Any]]]) -> set[str]:

@@ -42,6 +42,7 @@ def plan(recipe: Recipe) -> Plan:
     speed = tokens_per_second(model, corpus, recipe, tokenizer.pad_token_id)
     return {
         "sources": sources(corpus),
+        "unassigned": corpus.unassigned,
         "tokens_per_second": speed,
         "seconds": {stage: tokens / speed for stage, tokens in _tokens_by_stage(corpus, recipe).items()},
         "passes": {stage: cost.values() for stage, cost in costs_by_stage(corpus, recipe).items()},
@@ -53,6 +54,8 @@ def plan(recipe: Recipe) -> Plan:
 def print_plan(found: Plan, console: Console) -> None:
     seconds = found["seconds"]
     console.print(sources_table(found["sources"]))
+    if found["unassigned"]:
+        console.print(f"rows that name no source, left out: {found['unassigned']:,}", highlight=False)
     for line in (
         f"speed: {found['tokens_per_second']:,.0f} tokens a second, forward and backward, measured on one batch",
         *(_line(stage, each, found["passes"][stage]["flops"]) for stage, each in seconds.items()),
