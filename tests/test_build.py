@@ -30,6 +30,7 @@ LAYERS = [
         "cross_entropy",
         "files",
         "memory",
+        "checkpoints",
         "claims",
         "metrics",
         "moves",
@@ -53,7 +54,7 @@ LAYERS = [
     },
     {"layers", "head", "joint", "matrix"},
     {"recognise", "replay", "workspace", "model", "batch", "fitting", "pieces"},
-    {"taps", "losses", "capture", "selfcheck", "preflight", "stopping", "row_pass"},
+    {"taps", "losses", "capture", "selfcheck", "preflight", "stopping", "row_pass", "trainer"},
     {"data", "train", "evaluate", "sketch", "store", "estimate", "select", "report"},
     {
         "flops",

@@ -114,7 +114,7 @@ def test_a_best_look_before_the_checkpoint_survives_later_ones_that_are_lost(tmp
 
 def test_a_training_that_had_stopped_is_not_gone_on_with(tmp_path, monkeypatch):
     recipe = RECIPE.model_copy(update={"checkpoints": 5})  # after every second step: one of the very step it stops at
-    monkeypatch.setattr("gradex_fast.train._remove", lambda folder: None)
+    monkeypatch.setattr("gradex_fast.train.remove", lambda folder: None)
     first = Losses(5, 6, 7)
     trained(tmp_path / "t", first, recipe=recipe)
     assert (tmp_path / "t" / "checkpoint-6").exists()
