@@ -84,10 +84,10 @@ void losses(std::array<uintptr_t, 2> outputs, std::array<uintptr_t, 3> inputs, s
 }
 
 std::unique_ptr<SubsetSolver> subset_solver(std::array<uintptr_t, 4> inputs, std::array<int64_t, 3> shape,
-                                            int64_t most_packed, int threads) {
+                                            int64_t most_packed, double divisor, int threads) {
   return make_subset_solver(
       {pointer<const float>(inputs[0]), pointer<const double>(inputs[1]), pointer<const double>(inputs[2]),
-       pointer<const int64_t>(inputs[3]), shape[0], shape[1], shape[2], most_packed},
+       pointer<const int64_t>(inputs[3]), shape[0], shape[1], shape[2], most_packed, divisor},
       threads);
 }
 

@@ -27,11 +27,11 @@ enum class Trust : uint8_t { none, of_union, own };
 // A subset at the expansion point.
 struct ChunkStart {
   const uint8_t* subset;   // [groups]
-  double weight;           // sum of w_i
+  double divisor;          // of the sum over its rows
   double loss;             // F
   const double* gradient;  // [dim], of F
-  double curvature;        // mean of p_i (1 - p_i)
-  int64_t rows;
+  double curvature;        // sum of w_i p_i (1 - p_i) / divisor
+  double rows;             // times divisor / sum of w_i: so many of mean curvature `curvature` say as much
   Trust trust;
 };
 
@@ -40,12 +40,12 @@ enum class Ending : uint8_t { open, converged, iteration_limit, near, hard };
 
 struct Problem {
   const uint8_t* subset;                              // [groups], or nullptr for none
-  double weight, loss_at_start, loss;                 // loss: a bound from below
+  double divisor, loss_at_start, loss;                // loss: a bound from below
   double decrement, last_decrement, first_decrement;  // g.Hg, about 2 (F - min F); 0 before there is one
   double gradient_norm;
   double contraction;  // the best so far, of the decrement by a step
   double rounding;     // see rounding_share
-  double curvature;    // mean of p_i (1 - p_i) at the start
+  double curvature;    // sum of w_i p_i (1 - p_i) / divisor at the start
   int32_t iterations;  // and pairs of the history
   Trust trust;
   Ending ending;
@@ -55,8 +55,8 @@ struct Problem {
 // as a sample of so many rows does, by sqrt(d / rows) of it. Rows of p near 0 or 1 do not count; curvature: the mean of
 // p (1 - p).
 template <class Element>
-double rounding_share(int64_t dim, int64_t rows, double curvature) {
-  const double count = std::max(1.0, 4.0 * curvature * static_cast<double>(rows));
+double rounding_share(int64_t dim, double rows, double curvature) {
+  const double count = std::max(1.0, 4.0 * curvature * rows);
   return Element::kRounding * Element::kRounding * static_cast<double>(dim) / count;
 }
 

@@ -19,7 +19,7 @@ inline namespace GRADEX_ISA {
 struct SubsetObjective {
   const SubsetData& data;
   const uint8_t* subset;  // [groups]
-  double weight;          // sum over the subset of w_i
+  double divisor;         // of the sum over the subset
   double l2;
 
   double operator()(const double* x, double* gradient) const {
@@ -27,8 +27,8 @@ struct SubsetObjective {
     double loss = 0.0;
     for (int64_t t = 0; t < data.groups; ++t)
       if (subset[t]) loss += add_loss_and_gradient(gradient, group_rows(data, t), x);
-    for (int64_t k = 0; k < data.dim; ++k) gradient[k] = gradient[k] / weight + l2 * x[k];
-    return loss / weight + 0.5 * l2 * dot(x, x, data.dim);
+    for (int64_t k = 0; k < data.dim; ++k) gradient[k] = gradient[k] / divisor + l2 * x[k];
+    return loss / divisor + 0.5 * l2 * dot(x, x, data.dim);
   }
 
   Array<double> hessian(const double* x) const {
@@ -41,7 +41,7 @@ struct SubsetObjective {
       }
     }
     Array<double> sum = products.lower();
-    for (double& entry : sum) entry /= weight;
+    for (double& entry : sum) entry /= divisor;
     for (int64_t k = 0; k < data.dim; ++k) sum[k * data.dim + k] += l2;
     return sum;
   }
@@ -67,11 +67,11 @@ class ExactSolve {
     options_.first_decrement = std::numeric_limits<double>::infinity();
     options_.l2 = objective.l2;
     options_.gradient_target =
-        std::max(tol * tol * norm(gradient.data(), dim_), rounding * sums.gradient_terms / sums.weight);
-    options_.value_noise = rounding * sums.loss_terms / sums.weight;
+        std::max(tol * tol * norm(gradient.data(), dim_), rounding * sums.gradient_terms / objective.divisor);
+    options_.value_noise = rounding * sums.loss_terms / objective.divisor;
     // 1 over a bound of the Hessian: down the gradient no longer step is sure not to climb. It is
     // infinite only if l2 and all features are 0, and then the gradient is as well.
-    gradient_step_ = 1.0 / (objective.l2 + sums.curvature / sums.weight);
+    gradient_step_ = 1.0 / (objective.l2 + sums.curvature / objective.divisor);
   }
 
   // From x; if tol > 0 from 0 where F is lower there. factor: Cholesky, of the union's Hessian, or nullptr.

@@ -100,9 +100,8 @@ class MoveTrials {
       here_.solve_exactly(move);
       return true;
     }
-    const double weight = here_.weight_after(move->group);
-    if (!(weight > 0.0) || !here_.factor()) return false;
-    Array<double> gradient = gradient_at(*move, weight), step = gradient;
+    if (!(here_.weight_after(move->group) > 0.0) || !here_.factor()) return false;
+    Array<double> gradient = gradient_at(*move), step = gradient;
     cholesky_solve(here_.factor(), step.data(), data_.dim);
     const double length = here_.steepest() * std::sqrt(std::max(dot(step.data(), gradient.data(), data_.dim), 0.0));
     axpy(move->x, -1.0, step.data(), data_.dim);
@@ -137,8 +136,8 @@ class MoveTrials {
   // By their tolerance; and by rounding, whose direction is random, so that three standard deviations of what it does
   // along the slope are 3 / sqrt(d) of it. Few rows may be ten times as far off.
   double share_left_by_solves() const {
-    const double rounding =
-        std::sqrt(rounding_share<Element>(data_.dim, here_.rows(), here_.curvature()) / static_cast<double>(data_.dim));
+    const double rounding = std::sqrt(rounding_share<Element>(data_.dim, here_.equal_rows(), here_.curvature()) /
+                                      static_cast<double>(data_.dim));
     return (std::sqrt(100.0 * kTol) + 3.0 * rounding) * (cheap() ? 10.0 : 1.0);
   }
 
@@ -178,7 +177,7 @@ class MoveTrials {
   }
 
   // [dim], of F at move.x
-  Array<double> gradient_at(const Move& move, double weight) const {
+  Array<double> gradient_at(const Move& move) const {
     const PackedRows<Element>& packed = here_.known().rows;
     const Array<uint8_t> subset = here_.toggled(move.group);
     Array<double> gradient(static_cast<size_t>(data_.dim));
@@ -188,7 +187,8 @@ class MoveTrials {
         BlockPoint(rows, move.x).add_gradient(gradient.data(), rows);
       }
     }
-    for (int64_t k = 0; k < data_.dim; ++k) gradient[k] = gradient[k] / weight + here_.l2() * move.x[k];
+    const double divisor = here_.divisor_after(move.group);
+    for (int64_t k = 0; k < data_.dim; ++k) gradient[k] = gradient[k] / divisor + here_.l2() * move.x[k];
     return gradient;
   }
 

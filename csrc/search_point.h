@@ -75,8 +75,10 @@ class SearchPoint {
   int threads() const { return threads_; }
   bool empty() const { return !(sums_.weight > 0.0); }
   int64_t rows() const { return sums_.rows; }
-  double curvature() const { return curvature_; }  // mean of p_i (1 - p_i)
-  double loss() const { return loss_; }            // mean over the validation rows
+  double curvature() const { return curvature_; }  // sum of w_i p_i (1 - p_i) / divisor
+  // So many of mean curvature `curvature` say as much as S's rows.
+  double equal_rows() const { return static_cast<double>(sums_.rows) * divisor() / sums_.weight; }
+  double loss() const { return loss_; }  // mean over the validation rows
   double loss_error() const { return loss_error_; }
   double steepest() const { return steepest_; }  // the most that the loss can change with a unit of distance
   double drift() const { return drift_; }        // root mean square change of the margins since the Hessians were taken
@@ -88,18 +90,20 @@ class SearchPoint {
     return subset;
   }
   double weight_after(int64_t group) const { return sums_.weight + sign(group) * known_.groups[group].weight; }
+  double divisor_after(int64_t group) const { return data_.divisor_of(weight_after(group)); }
 
   // F after a move, at x_S; the gradient goes to *gradient [dim].
   ChunkStart start_after(int64_t group, const uint8_t* subset, Array<double>* gradient) const {
-    const double weight = weight_after(group);
+    const double divisor = divisor_after(group);
     for (int64_t k = 0; k < data_.dim; ++k) {
       const double sum = gradient_[k] + sign(group) * at_.gradient[group * data_.dim + k];
-      (*gradient)[k] = sum / weight + l2_ * x_[k];
+      (*gradient)[k] = sum / divisor + l2_ * x_[k];
     }
-    const double loss = (row_loss_ + sign(group) * at_.loss[group]) / weight;
+    const double loss = (row_loss_ + sign(group) * at_.loss[group]) / divisor;
     const int64_t rows = sums_.rows + (subset_[group] ? -1 : 1) * known_.groups[group].rows;
-    return {subset, weight,    loss + 0.5 * l2_ * dot(x_.data(), x_.data(), data_.dim), gradient->data(), curvature_,
-            rows,   Trust::own};
+    return {subset,           divisor,    loss + 0.5 * l2_ * dot(x_.data(), x_.data(), data_.dim),
+            gradient->data(), curvature_, static_cast<double>(rows) * divisor / weight_after(group),
+            Trust::own};
   }
 
   // The group's own Hessian as a share of S's: of n random rows' covariance, the top eigenvalue is about
@@ -127,12 +131,13 @@ class SearchPoint {
   static constexpr double kDrift = 0.02;  // of the margins, before the Hessians are taken anew
   static constexpr int32_t kIterations = 500;
 
+  double divisor() const { return data_.divisor_of(sums_.weight); }
   double sign(int64_t group) const { return subset_[group] ? -1.0 : 1.0; }
 
   void solve_subset(const Array<uint8_t>& subset, Array<double>* x, const double* factor) const {
     const GroupSums sums = known_.add_up(subset.data());
     if (!(sums.weight > 0.0)) return x->assign(static_cast<size_t>(data_.dim), 0.0);
-    const SubsetObjective objective{data_, subset.data(), sums.weight, l2_};
+    const SubsetObjective objective{data_, subset.data(), data_.divisor_of(sums.weight), l2_};
     ExactSolve(objective, sums, 0.0, kIterations).run(x->data(), factor);
   }
 
@@ -147,7 +152,7 @@ class SearchPoint {
       row_loss_ += at_.loss[t];
       curvature += at_.curvature[t];
     }
-    curvature_ = curvature / sums_.weight;
+    curvature_ = curvature / divisor();
   }
 
   void place_hessians() {
@@ -164,7 +169,7 @@ class SearchPoint {
     const int64_t dim = data_.dim;
     Array<double> shift(x_);
     axpy(shift.data(), -1.0, hessians_.x().data(), dim);
-    const Array<double> hessian = hessians_.mean(sums_.weight, 0.0);
+    const Array<double> hessian = hessians_.mean(divisor(), 0.0);
     double square = 0.0;
     for (int64_t i = 0; i < dim; ++i)
       square += shift[i] * (2.0 * dot(hessian.data() + i * dim, shift.data(), i) + hessian[i * dim + i] * shift[i]);
@@ -173,7 +178,7 @@ class SearchPoint {
   }
 
   void measure_slope() {
-    inverse_ = Preconditioner(hessians_.mean(sums_.weight, l2_), data_.dim);
+    inverse_ = Preconditioner(hessians_.mean(divisor(), l2_), data_.dim);
     inverse_.invert();
     steepest_ = kUnknown;
     if (!inverse_.usable()) return;

@@ -24,6 +24,9 @@ struct SubsetData {
   int64_t rows, dim, groups;
   int64_t most_packed =
       int64_t{1} << 30;  // bytes of packed copies that are kept; of larger ones each reader makes its own
+  double divisor = 0.0;  // of the sum over a subset's rows in F_S; 0: the sum of the subset's own weights
+
+  double divisor_of(double weight) const { return divisor > 0.0 ? divisor : weight; }
 };
 
 // What a solve can go without: for benchmarks, to see what each part buys.

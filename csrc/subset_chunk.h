@@ -52,7 +52,7 @@ class SubsetChunk {
     problems_[index] = Problem{};
     Problem& problem = problems_[index];
     problem.subset = at_start.subset;
-    problem.weight = at_start.weight;
+    problem.divisor = at_start.divisor;
     problem.loss_at_start = problem.loss = at_start.loss;
     problem.contraction = 1.0;
     problem.rounding = rounding_share<Element>(dim_, at_start.rows, at_start.curvature);
@@ -68,7 +68,7 @@ class SubsetChunk {
   void factorise(const Fill& fill) {
     fill(&*factors_);
     factors_->factorise(nobody(), shared_.l2,
-                        [&](int64_t index) { return is_open(index) ? 1.0 / problems_[index].weight : 0.0; });
+                        [&](int64_t index) { return is_open(index) ? 1.0 / problems_[index].divisor : 0.0; });
   }
 
   // The first steps' directions and decrements alone; nothing is taken.
@@ -203,10 +203,10 @@ class SubsetChunk {
     const int32_t pair = problem.iterations;
     if (pair == ChunkHistory::kPairs) return end(&problem, Ending::hard);
     float *step = history_.step(index, pair), *change = history_.change(index, pair);
-    const auto l2 = static_cast<float>(shared_.l2), weight = static_cast<float>(problem.weight);
+    const auto l2 = static_cast<float>(shared_.l2), divisor = static_cast<float>(problem.divisor);
     for (int64_t k = 0; k < padded_; ++k) {
       step[k] = trial[k] - shift[k];
-      change[k] = start[k] + l2 * trial[k] - static_cast<float>(sums[k]) / weight - gradient[k];
+      change[k] = start[k] + l2 * trial[k] - static_cast<float>(sums[k]) / divisor - gradient[k];
     }
     const double slope = dot(step, gradient, padded_), curvature = dot(step, change, padded_);
     if (!(std::fabs(slope + curvature) <= -0.5 * slope)) return end(&problem, Ending::hard);

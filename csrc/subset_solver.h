@@ -99,7 +99,8 @@ class Solver final : public SubsetSolver {
       a.loss[s] = a.gradient_norm[s] = sums.finite() ? 0.0 : kNaN;
       if (!(sums.finite() && sums.weight > 0.0)) return;
       Array<double> gradient(known_.data.dim);
-      a.loss[s] = SubsetObjective{known_.data, subset, sums.weight, a.l2}(a.x + s * known_.data.dim, gradient.data());
+      const double divisor = known_.data.divisor_of(sums.weight);
+      a.loss[s] = SubsetObjective{known_.data, subset, divisor, a.l2}(a.x + s * known_.data.dim, gradient.data());
       a.gradient_norm[s] = norm(gradient.data(), known_.data.dim);
     });
   }
@@ -143,19 +144,26 @@ class Solver final : public SubsetSolver {
   // *gradient: a sum over the subset's rows on entry, that of F on return.
   ChunkStart chunk_start(const uint8_t* subset, const SubsetSums& sums, const SolveStart<Element>& start, double l2,
                          Array<double>* gradient) const {
-    const double weight = sums.groups.weight, *x = start.at.x.data();
-    for (int64_t k = 0; k < known_.data.dim; ++k) (*gradient)[k] = (*gradient)[k] / weight + l2 * x[k];
-    const double loss = sums.loss / weight + 0.5 * l2 * dot(x, x, known_.data.dim);
-    const bool like_union = weight >= 0.5 * known_.weight && sums.groups.rows >= 4 * known_.data.dim;
+    const double weight = sums.groups.weight, divisor = known_.data.divisor_of(weight), *x = start.at.x.data();
+    for (int64_t k = 0; k < known_.data.dim; ++k) (*gradient)[k] = (*gradient)[k] / divisor + l2 * x[k];
+    const double loss = sums.loss / divisor + 0.5 * l2 * dot(x, x, known_.data.dim), scale = weight / divisor;
+    const bool like_union =
+        weight >= 0.5 * known_.weight && sums.groups.rows >= 4 * known_.data.dim && scale > 0.7 && scale < 1.4;
     const Trust trust = start.hessians ? Trust::own : like_union ? Trust::of_union : Trust::none;
-    return {subset, weight, loss, gradient->data(), sums.curvature / weight, sums.groups.rows, trust};
+    return {subset,
+            divisor,
+            loss,
+            gradient->data(),
+            sums.curvature / divisor,
+            static_cast<double>(sums.groups.rows) / scale,
+            trust};
   }
 
   // From where the chunk left it.
   void solve_exactly(const SolveArguments& a, int64_t s, const double* factor) const {
     const uint8_t* subset = a.subsets + s * known_.data.groups;
     const GroupSums sums = known_.add_up(subset);
-    const SubsetObjective objective{known_.data, subset, sums.weight, a.l2};
+    const SubsetObjective objective{known_.data, subset, known_.data.divisor_of(sums.weight), a.l2};
     ExactSolve exact(objective, sums, a.tol, a.max_iterations - a.iterations[s]);
     const Minimum minimum = exact.run(a.x + s * known_.data.dim, factor);
     write(a, s, to_solve_status(minimum.status), a.iterations[s] + minimum.iterations);

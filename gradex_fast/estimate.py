@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from gradex_fast.types import Estimates, Sketches, row_ranges
 
 RIDGES = tuple(float(ridge) for ridge in np.logspace(-2, 3, 11))
 """What `ridge: auto` chooses from."""
+
+TYPICAL = 0.75
+"""Share of all rows in the subsets for which the ridge was found (DESIGN §2)."""
 
 STABLE = 0.8
 """A Spearman correlation of the ranks at ridge × 10 or ÷ 10 under this deserves a loud warning."""
@@ -54,6 +58,9 @@ class SubsetEstimator:
         ridge: dimensionless; λ = ridge · tr(H₀)/d, H₀ = mean σ'(h_i) g̃_i g̃_iᵀ.
         always: groups that are in every subset (the target's own training rows).
         count: n; None is the highest group and one. A group may have no rows.
+        training: what the fine-tunings have in common: their "epochs", so that on fewer rows they are shorter and lead
+            less far, or their "steps".  Going t steps down a gradient is like a ridge of 1/t: a subset of N_S rows has
+            λ · TYPICAL N / N_S, or else λ.
         evaluate: x [d] -> true losses [v] at θ* + P x / √d: the `lift` estimate (Algorithm 1, line 10) in
             place of the linear one.
         bootstrap: resamplings of the validation rows for the intervals, drawn from `seed`.
@@ -61,6 +68,7 @@ class SubsetEstimator:
             distance.
 
     Attributes:
+        divisor: of the sum of losses in every subset's F_S; None is the subset's own number of rows.
         tally: of its arithmetic, and that of all estimators made from it.
 
     Raises:
@@ -76,6 +84,7 @@ class SubsetEstimator:
         ridge: float = 10.0,
         always: Sequence[int] | None = None,
         count: int | None = None,
+        training: Literal["epochs", "steps"] = "epochs",
         evaluate: Callable[[np.ndarray], np.ndarray] | None = None,
         bootstrap: int = 200,
         seed: int = 0,
@@ -97,7 +106,9 @@ class SubsetEstimator:
         self.calibration: Calibration | None = None
         self.tally = Tally()
         self._evaluate, self._tol, self._threads = evaluate, tol, threads
-        self._solver = kernels.SubsetSolver(self.train.g, self.train.margin, self.group_ptr, threads=threads)
+        self.divisor = TYPICAL * len(train) if training == "epochs" else None
+        options = {"divisor": self.divisor, "threads": threads}
+        self._solver = kernels.SubsetSolver(self.train.g, self.train.margin, self.group_ptr, **options)
         even = np.full(len(valid), 1 / len(valid))
         self.resampling = np.random.default_rng(seed).multinomial(len(valid), even, bootstrap) / len(valid)
 

@@ -164,6 +164,7 @@ class SubsetSolver:
         group_ptr: np.ndarray,
         *,
         most_packed: int,
+        divisor: float,
         threads: int,
     ) -> None:
         self._features = np.ascontiguousarray(features, np.float32)
@@ -172,7 +173,7 @@ class SubsetSolver:
         self._group_ptr = np.ascontiguousarray(group_ptr, np.int64)
         inputs = [_data(array) for array in (self._features, self._margins, self._weights, self._group_ptr)]
         shape = *self._features.shape, len(self._group_ptr) - 1
-        self._solver = _native.SubsetSolver(inputs, shape, most_packed, threads)
+        self._solver = _native.SubsetSolver(inputs, shape, most_packed, divisor, threads)
 
     def solve(
         self,

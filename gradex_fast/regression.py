@@ -72,10 +72,11 @@ class SubsetSolver:
         features: [N, d], rows g_i sorted by group; kept in float32.
         margins: [N], h_i. weights: [N], w_i ≥ 0; None is all one.
         group_ptr: [n + 1]; group t holds the rows group_ptr[t] ... group_ptr[t + 1] - 1.
+        divisor: W > 0, of the sum over a subset's rows in F_S; None is the sum of their own weights.
         threads: None is torch's number. most_packed: bytes of packed copies that are kept, at most.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: shapes do not fit, or the divisor is not positive.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class SubsetSolver:
         group_ptr: Array | Sequence[int],
         *,
         weights: Array | None = None,
+        divisor: float | None = None,
         threads: int | None = None,
         most_packed: int = 1 << 30,
     ) -> None:
@@ -97,7 +99,9 @@ class SubsetSolver:
         if weight is not None and (weight.shape != bias.shape or (weight < 0).any()):
             raise ValueError(f"weights must be {bias.shape} numbers >= 0")
         self.groups, self.dim = len(pointer) - 1, matrix.shape[1]
-        options = {"most_packed": most_packed, "threads": thread_count(threads)}
+        if divisor is not None and not 0 < divisor < np.inf:
+            raise ValueError(f"divisor must be a positive number, got {divisor}")
+        options = {"divisor": divisor or 0.0, "most_packed": most_packed, "threads": thread_count(threads)}
         self._solver = native.SubsetSolver(matrix, bias, weight, pointer, **options)
 
     def solve(
@@ -111,8 +115,9 @@ class SubsetSolver:
         threads: int | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Solutions:
-        """Minimise F_S(x) = Σ_{i∈S} w_i softplus(-(h_i + g_i·x)) / Σ w_i + l2/2 ‖x‖² for every subset.
+        """Minimise F_S(x) = Σ_{i∈S} w_i softplus(-(h_i + g_i·x)) / W + l2/2 ‖x‖² for every subset.
 
+        W = Σ_{i∈S} w_i, or the solver's divisor.
         L-BFGS from near the minimum over all groups, with the inverse Hessian there as its initial matrix; where that
         does not do, Newton's in float64. A subset has converged where, by the Newton decrement,
         F_S(x) - min F_S ≤ tol · min(F_S(x), 100 (F_S(start) - min F_S)), so that at the default tol subsets are told
@@ -223,6 +228,7 @@ def solve(
     *,
     l2: float,
     weights: Array | None = None,
+    divisor: float | None = None,
     always: Sequence[int] | None = None,
     tol: float = 1e-6,
     max_iterations: int = 500,
@@ -230,7 +236,7 @@ def solve(
     progress: Callable[[int], object] | None = None,
 ) -> Solutions:
     """`SubsetSolver(...).solve(...)` in one call: see there."""
-    solver = SubsetSolver(features, margins, group_ptr, weights=weights, threads=threads)
+    solver = SubsetSolver(features, margins, group_ptr, weights=weights, divisor=divisor, threads=threads)
     options = {"tol": tol, "max_iterations": max_iterations, "threads": threads, "progress": progress}
     return solver.solve(subsets, l2=l2, always=always, **options)
 

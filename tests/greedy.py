@@ -18,7 +18,11 @@ def some_sketches(draw, features: np.ndarray, spread: float) -> Sketches:
 
 
 def make_estimator(seed, sizes, dim, *, scales=1.0, lean=0.5, spread=1.0, **options) -> SubsetEstimator:
-    """Sources of sizes[t] rows of about the length scales[t], that lean each their own way; 20 validation rows."""
+    """Sources of sizes[t] rows of about the length scales[t], that lean each their own way; 20 validation rows.
+
+    Every other seed has fine-tunings of as many steps, not epochs.
+    """
+    options = {"training": ("epochs", "steps")[seed % 2], **options}
     draw, count = np.random.default_rng(seed), len(sizes)
     group_of_row = np.repeat(np.arange(count), sizes)
     leans = 0.3 + lean * draw.standard_normal((count, dim))
@@ -33,7 +37,7 @@ class Exhaustive:
     """Exact f̂ of any subset, each solved once."""
 
     def __init__(self, made: SubsetEstimator) -> None:
-        self.l2, self._bounds = made.l2, made.group_ptr
+        self.l2, self._bounds, self._divisor = made.l2, made.group_ptr, made.divisor
         self._train, self._valid = ((part.g.astype(np.float64), part.margin) for part in (made.train, made.valid))
         self._known: dict[bytes, float] = {}
 
@@ -41,7 +45,7 @@ class Exhaustive:
         """The reference objective's arguments over the groups of mask [n]."""
         features, margins = self._train
         rows = np.repeat(mask, np.diff(self._bounds))
-        return features[rows], margins[rows], np.ones(rows.sum()), self.l2
+        return features[rows], margins[rows], np.ones(rows.sum()), self.l2, self._divisor
 
     def x(self, mask: np.ndarray) -> np.ndarray:
         """The minimum; 0 where there are no rows, or bad ones."""

@@ -34,11 +34,11 @@ def rows_of(data, mask, weights=None):
     return features[rows].astype(np.float64), margins[rows], weights[rows]
 
 
-def assert_solved(data, masks, found: Solutions, l2, weights=None, tol=1e-6):
+def assert_solved(data, masks, found: Solutions, l2, weights=None, divisor=None, tol=1e-6):
     """F(x) − F* ≤ tol F(x), and λ/2 ‖x − x*‖² ≤ F(x) − F*."""
-    best, loss = reference.solve(*data, masks, l2=l2, weights=weights)
+    best, loss = reference.solve(*data, masks, l2=l2, weights=weights, divisor=divisor)
     for s, mask in enumerate(masks):
-        problem = (*rows_of(data, mask, weights), l2)
+        problem = (*rows_of(data, mask, weights), l2, divisor)
         if problem[2].sum() == 0:
             assert found.status[s] == Status.EMPTY
             continue
@@ -49,16 +49,16 @@ def assert_solved(data, masks, found: Solutions, l2, weights=None, tol=1e-6):
         assert l2 / 2 * np.sum((found.x[s] - best[s]) ** 2) <= tol * value + rounding
 
 
-def assert_exact(data, masks, found: Solutions, l2, weights=None):
+def assert_exact(data, masks, found: Solutions, l2, weights=None, divisor=None):
     """What tol = 0 must reach: loss and gradient norm are true, and the gradient bounds the errors by the theorems
 
     F(x) − F* ≤ ‖∇F(x)‖² / (2 l2),    ‖x − x*‖ ≤ ‖∇F(x)‖ / l2,
 
     with nothing but rounding added.
     """
-    best, loss = reference.solve(*data, masks, l2=l2, weights=weights)
+    best, loss = reference.solve(*data, masks, l2=l2, weights=weights, divisor=divisor)
     for s, mask in enumerate(masks):
-        problem = (*rows_of(data, mask, weights), l2)
+        problem = (*rows_of(data, mask, weights), l2, divisor)
         if problem[2].sum() == 0:
             assert found.status[s] == Status.EMPTY
             continue

@@ -22,7 +22,9 @@ def instruction_set(request):
 
 
 def make_search(made, *, l2=None, threads=None) -> kernels.NeighbourSearch:
-    solver = kernels.SubsetSolver(made.train.g, made.train.margin, made.group_ptr, threads=threads)
+    solver = kernels.SubsetSolver(
+        made.train.g, made.train.margin, made.group_ptr, divisor=made.divisor, threads=threads
+    )
     l2 = made.l2 if l2 is None else l2
     return kernels.NeighbourSearch(solver, made.valid.g, made.valid.margin, l2=l2, threads=threads)
 
@@ -154,7 +156,7 @@ def test_what_has_no_minimum_is_finite(instruction_set, l2, shift):
 
 def test_bad_arguments_are_named():
     made = make_estimator(0, [5, 6], 4)
-    solver = kernels.SubsetSolver(made.train.g, made.train.margin, made.group_ptr)
+    solver = kernels.SubsetSolver(made.train.g, made.train.margin, made.group_ptr, divisor=made.divisor)
     g, h = made.valid.g, made.valid.margin
     for features, margins, shapes in ((g[:, :3], h, "(20, 3)"), (g, h[:3], "(3,)"), (g[:0], h[:0], "(0, 4)")):
         with pytest.raises(ValueError, match=r"\[v, 4\].*v >= 1") as error:

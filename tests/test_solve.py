@@ -105,7 +105,7 @@ def test_outputs_need_no_initial_value():
     features[-1] = np.nan
     found = kernels.solve(features, margins, pointer, masks, l2=0.1, threads=1)
     outputs = [np.full_like(values, 7) for values in (found.x, found.iterations, found.status)]
-    solver = native.SubsetSolver(features, margins, None, pointer, threads=1)
+    solver = native.SubsetSolver(features, margins, None, pointer, most_packed=0, divisor=0.0, threads=1)
     solver.solve(outputs, masks, l2=0.1, tol=1e-6, max_iterations=500, threads=1, progress=None)
     for values, expected in zip(outputs, (found.x, found.iterations, found.status), strict=True):
         np.testing.assert_array_equal(values, expected)

@@ -38,6 +38,34 @@ def test_near_subsets_need_no_float64(instruction_set, dim, weighted, caplog):
     assert_solved(data, masks, found, 0.05, weights)
 
 
+@pytest.mark.parametrize("instruction_set", native.instruction_sets())
+@pytest.mark.parametrize("dim", [1, 17, 101])
+@pytest.mark.parametrize("share", [0.05, 0.75, 1.0])
+def test_one_divisor_for_all_subsets(instruction_set, dim, share):
+    """Small subsets, of which each row then says less beside the ridge, and large ones."""
+    data, masks = make_data(SIZES, dim), subsets_of(len(SIZES), 30, share=share)
+    weights = np.random.default_rng(1).choice([0.5, 3.0], sum(SIZES))
+    with native.using_instruction_set(instruction_set):
+        solver = kernels.SubsetSolver(*data, weights=weights, divisor=700.0)
+        found, exact = (solver.solve(masks, l2=0.05, tol=tol) for tol in (1e-6, 0.0))
+    assert_solved(data, masks, found, 0.05, weights, divisor=700.0)
+    assert np.abs(found.x - exact.x).max() < 0.01 * np.abs(exact.x).max()
+
+
+def test_the_own_weights_as_divisor_change_nothing():
+    data = make_data(SIZES, 17)
+    everything, rows = np.ones((1, len(SIZES)), bool), float(sum(SIZES))
+    own = kernels.solve(*data, everything, l2=0.05)
+    shared = kernels.SubsetSolver(*data, divisor=rows).solve(everything, l2=0.05)
+    assert_same_bits(own, shared)
+
+
+@pytest.mark.parametrize("divisor", [0.0, -1.0, np.inf, np.nan])
+def test_a_divisor_that_is_none(divisor):
+    with pytest.raises(ValueError, match="divisor must be a positive number"):
+        kernels.SubsetSolver(*make_data([5], 3), divisor=divisor)
+
+
 def test_subsets_are_told_apart_to_a_hundredth():
     """f̂'s error is under 1 % of its spread over subsets, though that is only 1e-3 of f̂."""
     data, masks = make_data([50] * 60, 30), subsets_of(60, 200)

@@ -2,9 +2,11 @@
 
 With z_i = h_i + g_i . x, softplus(u) = log(1 + e^u) and sigmoid(u) = 1 / (1 + e^-u) (DESIGN §2):
 
-    F(x)   = sum_i w_i softplus(-z_i) / sum_i w_i + l2/2 |x|^2
-    F'(x)  = -sum_i w_i sigmoid(-z_i) g_i / sum_i w_i + l2 x
-    F''(x) = sum_i w_i sigmoid(z_i) sigmoid(-z_i) g_i g_i^T / sum_i w_i + l2 I
+    F(x)   = sum_i w_i softplus(-z_i) / W + l2/2 |x|^2
+    F'(x)  = -sum_i w_i sigmoid(-z_i) g_i / W + l2 x
+    F''(x) = sum_i w_i sigmoid(z_i) sigmoid(-z_i) g_i g_i^T / W + l2 I
+
+W, the divisor, is the sum of the subset's own weights, or one number for all subsets.
 """
 
 from __future__ import annotations
@@ -22,26 +24,32 @@ def sigmoid(u: Array) -> Array:
     return np.where(u > 0, 1.0, e) / (1.0 + e)
 
 
-def objective(x: Array, features: Array, margins: Array, weights: Array, l2: float) -> float:
-    """F(x) = sum_i w_i softplus(-(h_i + g_i . x)) / sum_i w_i + l2/2 |x|^2.
+def objective(
+    x: Array, features: Array, margins: Array, weights: Array, l2: float, divisor: float | None = None
+) -> float:
+    """F(x) = sum_i w_i softplus(-(h_i + g_i . x)) / W + l2/2 |x|^2.
 
     x [d], features g [N, d], margins h [N], weights w [N] with a positive sum.
     """
     losses = np.logaddexp(0.0, -(margins + features @ x))
-    return float(weights @ losses / weights.sum() + l2 / 2 * x @ x)
+    return float(weights @ losses / (divisor or weights.sum()) + l2 / 2 * x @ x)
 
 
-def gradient(x: Array, features: Array, margins: Array, weights: Array, l2: float) -> Array:
-    """F'(x) = -sum_i w_i sigmoid(-(h_i + g_i . x)) g_i / sum_i w_i + l2 x.  [d]"""
+def gradient(
+    x: Array, features: Array, margins: Array, weights: Array, l2: float, divisor: float | None = None
+) -> Array:
+    """F'(x) = -sum_i w_i sigmoid(-(h_i + g_i . x)) g_i / W + l2 x.  [d]"""
     residuals = weights * sigmoid(-(margins + features @ x))
-    return -(residuals @ features) / weights.sum() + l2 * x
+    return -(residuals @ features) / (divisor or weights.sum()) + l2 * x
 
 
-def hessian(x: Array, features: Array, margins: Array, weights: Array, l2: float) -> Array:
-    """F''(x) = sum_i w_i sigmoid(z_i) sigmoid(-z_i) g_i g_i^T / sum_i w_i + l2 I.  [d, d]"""
+def hessian(
+    x: Array, features: Array, margins: Array, weights: Array, l2: float, divisor: float | None = None
+) -> Array:
+    """F''(x) = sum_i w_i sigmoid(z_i) sigmoid(-z_i) g_i g_i^T / W + l2 I.  [d, d]"""
     z = margins + features @ x
     curvatures = weights * sigmoid(z) * sigmoid(-z)
-    return (features.T * curvatures) @ features / weights.sum() + l2 * np.eye(len(x))
+    return (features.T * curvatures) @ features / (divisor or weights.sum()) + l2 * np.eye(len(x))
 
 
 def minimize(
@@ -49,6 +57,7 @@ def minimize(
     margins: Array,
     weights: Array,
     l2: float,
+    divisor: float | None = None,
     *,
     tol: float = 1e-12,
     max_steps: int = 500,
@@ -58,7 +67,7 @@ def minimize(
     The damping is a backtracking line search: halve the step until F falls by 1e-4 of what its
     slope promises (Nocedal & Wright, algorithm 3.1), but for the rounding error of F.
     """
-    problem = (features, margins, weights, l2)
+    problem = (features, margins, weights, l2, divisor)
     x = np.zeros(features.shape[1])
     target = tol * np.linalg.norm(gradient(x, *problem))
     for _ in range(max_steps):
@@ -92,6 +101,7 @@ def solve(
     *,
     l2: float,
     weights: ArrayLike | None = None,
+    divisor: float | None = None,
     tol: float = 1e-12,
 ) -> tuple[Array, Array]:
     """x_S = argmin F_S and F_S(x_S), with F_S = F over the rows of the groups in S.
@@ -109,6 +119,7 @@ def solve(
     for s, subset in enumerate(subsets):
         rows = subset[group_of_row]
         if weights[rows].sum() > 0:
-            x[s] = minimize(features[rows], margins[rows], weights[rows], l2, tol=tol)
-            loss[s] = objective(x[s], features[rows], margins[rows], weights[rows], l2)
+            problem = features[rows], margins[rows], weights[rows], l2, divisor
+            x[s] = minimize(*problem, tol=tol)
+            loss[s] = objective(x[s], *problem)
     return x, loss
