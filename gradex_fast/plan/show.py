@@ -13,6 +13,7 @@ from gradex_fast.terminal import say
 from gradex_fast.units import count_text, duration, ratio_text
 
 _PARTS = ("training", "sketch")
+_FIXED = {name: name for name in ("weights", "gradients", "optimiser")} | {"unpacked": "a weight unpacked"}
 
 
 def print_forecast(found: Mapping[str, Any], console: Console) -> None:
@@ -50,9 +51,24 @@ def _fit(card: Mapping[str, Any], part: Mapping[str, Any]) -> str:
 def _memory(found: Mapping[str, Any]) -> Iterator[str]:
     for name in _PARTS:
         part = found["memory"][name]
-        pieces = [f"{_gib(part[key])} {key}" for key in ("weights", "gradients", "optimiser") if part[key]]
-        pieces.append(f"{_gib(part['activations'])} activations of {part['rows']:.0f} longest rows")
+        pieces = [f"{_gib(part[key])} {text}" for key, text in _FIXED.items() if part[key]]
+        rows = f"{part['rows']:.0f} rows" if part["rows"] != 1 else "one row"
+        pieces.append(f"{_gib(part['activations'])} activations of {rows} of {part['tokens']:,.0f} tokens")
         yield f"memory, {name}: {_gib(part['total'])} = {' + '.join(pieces)}"
+    yield from _about_memory(found["model"])
+
+
+def _about_memory(model: Mapping[str, Any]) -> Iterator[str]:
+    """What of the recipe made it so."""
+    dtype, own = model["dtype"], model["trained_dtype"]
+    if model["quantization"]:
+        yield f"{model['quantization']}: linear layers' weights; norms, embeddings and the output head are {dtype}"
+    if own != dtype:
+        yield f"adapters are {own} (PEFT's default) on a {dtype} base: their inputs are kept in {own}, which is counted"
+    if model["gradient_checkpointing"]:
+        yield "gradient checkpointing: every layer's input and one layer's inside; its time is not in the table"
+    if model["spread"]:
+        yield "model.device_map: memory is the sum over all GPUs, among which it is spread; the table has one alone"
 
 
 def _gib(size: float | None) -> str:
