@@ -217,6 +217,15 @@ def test_the_plan_says_what_the_recipe_made_of_the_memory(tmp_path, inputs, caps
         assert text in out
 
 
+def test_rows_that_name_no_source_are_told_of(tmp_path, inputs, capsys):
+    rows = [{"prompt": "a=", "completion": "a", "task": task} for task in ("one", "two", None, None)]
+    (tmp_path / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tree = runs.language_tree(inputs, tmp_path / "run")
+    tree["data"]["sources"] = {"path": str(tmp_path / "all.jsonl"), "by": "task", "unassigned": "drop"}
+    assert main(["plan", str(runs.write_recipe(tmp_path / "recipe.yaml", tree)), "--cards", "H100"]) == 0
+    assert "rows that name no source, left out: 2" in capsys.readouterr().out
+
+
 def test_an_adapter_that_is_given_costs_no_meta_training(tmp_path, inputs, capsys):
     made = Recipe.build(runs.lora_tree(inputs, tmp_path / "run", model={"rank": 5}))
     save_model(load_model(made.model, 0, "cpu"), tmp_path / "adapter")

@@ -42,6 +42,7 @@ def forecast(recipe: Recipe, cards: Sequence[str] | None = None, utilisation: fl
     memory = _memory(size, corpus, recipe)
     return {
         "sources": sources(corpus),
+        "unassigned": corpus.unassigned,
         "model": {
             "bytes": size.weights,
             "trained_parameters": size.trained,
