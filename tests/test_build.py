@@ -53,7 +53,7 @@ LAYERS = [
     },
     {"layers", "head", "joint", "matrix"},
     {"recognise", "replay", "workspace", "model", "batch", "fitting", "pieces"},
-    {"taps", "losses", "capture", "selfcheck", "preflight", "stopping", "row_pass"},
+    {"taps", "losses", "capture", "selfcheck", "preflight", "stopping", "row_pass", "stored"},
     {"data", "train", "evaluate", "sketch", "store", "estimate", "select", "report"},
     {
         "flops",
