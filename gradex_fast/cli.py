@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gradex_fast.commands import add_doctor, add_export, add_plan
+from gradex_fast.commands import OVERRIDES, RECIPE, add_command, add_doctor, add_export, add_plan
 from gradex_fast.errors import GradexError
 from gradex_fast.terminal import calm_libraries
 from gradex_fast.terminal import show as _show
@@ -67,35 +67,36 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gradex-fast", description="Which data to fine-tune on.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    demo = commands.add_parser("demo", help="noisy addition end to end, nothing downloaded; an installation check")
+    demo = add_command(commands, "demo", "noisy addition end to end, nothing downloaded; an installation check")
     demo.add_argument("--short", action="store_true", help="a smaller run, for continuous integration")
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--out", type=Path, help="output folder (default runs/demo-SEED)")
     demo.set_defaults(command=_demo)
     for name, (until, text) in STAGE_COMMANDS.items():
-        command = commands.add_parser(name, help=text)
-        command.add_argument("recipe", type=Path)
-        command.add_argument("overrides", nargs="*", metavar="section.key=value")
+        command = add_command(commands, name, text)
+        command.add_argument("recipe", **RECIPE)
+        command.add_argument("overrides", **OVERRIDES)
         command.add_argument("--dry-run", action="store_true", help="print rows, tokens, time and disk; write nothing")
         if name == "sketch":
             share = "only every n-th shard, i = 0 ... n - 1: one task of a Slurm array"
             command.add_argument("--shard", metavar="i/n", help=share)
         command.set_defaults(command=_run, until=until, shard=None)
-    rivals = commands.add_parser("compare", help="... and choose by other methods too: DSIR, DEFT, LESS, TRAK, ...")
-    rivals.add_argument("recipe", type=Path)
-    rivals.add_argument("overrides", nargs="*", metavar="section.key=value")
+    rivals = add_command(commands, "compare", "... and choose by other methods too: DSIR, DEFT, LESS, TRAK, ...")
+    rivals.add_argument("recipe", **RECIPE)
+    rivals.add_argument("overrides", **OVERRIDES)
     rivals.add_argument("--rivals", nargs="+", metavar="NAME", help="which (default: all that train no model a subset)")
     rivals.add_argument("--keep", type=int, metavar="K", help="sources that each keeps (default: as many as it likes)")
     rivals.add_argument("--finetune", action="store_true", help="train a model on each choice and measure it")
     rivals.set_defaults(command=_compare)
     _add_diagnose(commands)
-    add_plan(commands)
-    add_doctor(commands)
     add_export(commands)
     for command in set(commands.choices.values()):
         command.add_argument("--overwrite", action="store_true", help="throw away what an earlier run left there")
+    add_plan(commands)
+    add_doctor(commands)
+    for command in set(commands.choices.values()):
         command.add_argument("--quiet", action="store_true", help="print results and warnings only")
-        command.add_argument("--json", action="store_true", help="print the metrics as JSON, nothing else, on stdout")
+        command.add_argument("--json", action="store_true", help="print results as JSON, nothing else, on stdout")
     _add_readers(commands)
     return parser
 
@@ -103,14 +104,14 @@ def _parser() -> argparse.ArgumentParser:
 def _add_readers(commands: Any) -> None:
     """Commands that write nothing."""
     text = "what is trained on, token by token: id, text, and whether the loss is taken on it"
-    command = commands.add_parser("preview", help=text)
-    command.add_argument("recipe", type=Path)
-    command.add_argument("overrides", nargs="*", metavar="section.key=value")
+    command = add_command(commands, "preview", text)
+    command.add_argument("recipe", **RECIPE)
+    command.add_argument("overrides", **OVERRIDES)
     command.add_argument("--rows", type=int, default=2, metavar="N", help="of each source (default 2)")
     command.add_argument("--source", metavar="NAME", help="this one alone, or target-validation, ...")
     command.set_defaults(command=_preview)
-    recipes = commands.add_parser("recipes", help="the recipes that come with gradex_fast; with a name, that recipe")
-    recipes.add_argument("name", nargs="?")
+    recipes = add_command(commands, "recipes", "the recipes that come with gradex_fast; with a name, that recipe")
+    recipes.add_argument("name", nargs="?", help="print this one's YAML")
     recipes.set_defaults(command=_recipes)
     for reader in (command, recipes):
         reader.add_argument("--json", action="store_true", help="print JSON, nothing else")
@@ -118,9 +119,9 @@ def _add_readers(commands: Any) -> None:
 
 def _add_diagnose(commands: Any) -> None:
     text = "how good the estimates are: the expansion, f̂ against f, dimension, ridge and margin"
-    command = commands.add_parser("diagnose", help=text)
-    command.add_argument("recipe", type=Path)
-    command.add_argument("overrides", nargs="*", metavar="section.key=value")
+    command = add_command(commands, "diagnose", text)
+    command.add_argument("recipe", **RECIPE)
+    command.add_argument("overrides", **OVERRIDES)
     names = "rrss truth dim ridge (the default), curvature"
     command.add_argument("--parts", nargs="+", metavar="PART", help=f"which of {names}")
     command.set_defaults(command=_diagnose)
@@ -141,7 +142,10 @@ def _recipes(options: argparse.Namespace) -> int:
     from gradex_fast import packaged
 
     if options.name:
-        print(packaged.text(options.name), end="")
+        text = packaged.text(options.name)
+        if options.json:
+            text = json.dumps({"name": options.name, "yaml": text}, indent=2) + "\n"
+        print(text, end="")
         return 0
     found = [recipe._asdict() for recipe in packaged.listed()]
     _show(found, packaged.show, options)

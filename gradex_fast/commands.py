@@ -14,13 +14,20 @@ from typing import Any
 
 from gradex_fast.terminal import calm_libraries, say, show
 
+RECIPE = {"type": Path, "help": "a YAML file, or the name of one that `gradex-fast recipes` lists"}
+OVERRIDES = {"nargs": "*", "metavar": "section.key=value", "help": "of the recipe; or another recipe to lay over it"}
 EXPORTS = ("trl", "axolotl", "llamafactory", "jsonl", "hf-dataset")
 
 
+def add_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    """A command whose own --help says what the list of commands says."""
+    return commands.add_parser(name, help=text, description=text)
+
+
 def add_plan(commands: Any) -> None:
-    command = commands.add_parser("plan", help="rows, memory, disk and hours on named GPUs; reads no weights")
-    command.add_argument("recipe", type=Path)
-    command.add_argument("overrides", nargs="*", metavar="section.key=value")
+    command = add_command(commands, "plan", "rows, memory, disk and hours on named GPUs; reads no weights")
+    command.add_argument("recipe", **RECIPE)
+    command.add_argument("overrides", **OVERRIDES)
     command.add_argument("--cards", nargs="+", metavar="CARD", help="such as H100 H200 (default: all that are known)")
     command.add_argument("--utilisation", type=float, metavar="SHARE", help="of a card's bfloat16 peak (default: 0.4)")
     command.set_defaults(command=_plan)
@@ -41,7 +48,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def add_doctor(commands: Any) -> None:
-    command = commands.add_parser("doctor", help="versions, CPU, CUDA, and every kernel against its specification")
+    command = add_command(commands, "doctor", "versions, CPU, CUDA, and every kernel against its specification")
     command.set_defaults(command=_doctor)
 
 
@@ -57,15 +64,15 @@ def _doctor(options: argparse.Namespace) -> int:
     wrong = sum(line.status == "wrong" for line in lines)
     if options.json:
         print(json.dumps({"right": not wrong, "lines": [asdict(line) for line in lines]}, indent=2))
-    elif wrong:
-        print(f"{wrong} of {len(lines)} are wrong")
+    elif wrong or not options.quiet:
+        print(f"{wrong} of {len(lines)} are wrong" if wrong else "nothing is wrong")
     return 1 if wrong else 0
 
 
 def add_export(commands: Any) -> None:
-    command = commands.add_parser("export", help="write a finished run's chosen rows in the form of another tool")
+    command = add_command(commands, "export", "write a finished run's chosen rows in the form of another tool")
     command.add_argument("run", type=Path, help="the run's folder, or its recipe")
-    command.add_argument("overrides", nargs="*", metavar="section.key=value")
+    command.add_argument("overrides", **OVERRIDES)
     command.add_argument("--to", required=True, choices=EXPORTS)
     command.add_argument("--out", type=Path, help="folder (default: exports/TOOL in the run's folder)")
     command.set_defaults(command=_export)

@@ -46,11 +46,12 @@ class Saved:
 
     def __init__(self, model: nn.Module) -> None:
         self._own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor)
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self.keep, lambda tensor: tensor)
         self.sizes: dict[int, int] = {}
         self._kept: list[torch.Tensor] = []
 
-    def _keep(self, tensor: torch.Tensor) -> torch.Tensor:
+    def keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Count one more that is kept, in whatever way."""
         storage = tensor.untyped_storage()
         if storage._cdata not in self._own:
             self.sizes[storage._cdata] = storage.nbytes()
@@ -59,8 +60,8 @@ class Saved:
 
     def with_(self, output: torch.Tensor) -> int:
         """Bytes of all that is kept, the pass's output too: the loss will keep it."""
-        self._keep(output)
-        return sum(self.sizes.values())
+        self.keep(output)
+        return self.total
 
     def __enter__(self) -> Saved:
         self._hooks.__enter__()
@@ -71,6 +72,10 @@ class Saved:
         self._kept.clear()
 
     @property
+    def total(self) -> int:
+        return sum(self.sizes.values())
+
+    @property
     def peak(self) -> int:
         """Bytes at the height of the backward pass: all that is kept, and a gradient of the largest on its way down."""
-        return sum(self.sizes.values()) + 2 * max(self.sizes.values(), default=0)
+        return self.total + 2 * max(self.sizes.values(), default=0)

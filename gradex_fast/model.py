@@ -114,6 +114,13 @@ def position_limit(recipe: ModelRecipe) -> int | None:
     return limit if limit and limit > 0 else None
 
 
+def computing_type(recipe: ModelRecipe) -> str:
+    """What the base computes in, such as "bfloat16"; where the recipe leaves it open, the type on disk, or float32."""
+    if recipe.dtype != "auto":
+        return recipe.dtype
+    return str(getattr(_config(recipe, recipe.name), "dtype", None) or torch.float32).removeprefix("torch.")
+
+
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """Trainable parameters by name; one that is used twice (tied weights) has its first name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

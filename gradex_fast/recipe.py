@@ -97,6 +97,14 @@ def _read(path: str | Path) -> dict[str, Any]:
     try:
         text = packaged.text(str(path)) if known and not Path(path).is_file() else Path(path).read_text("utf-8")
         tree = yaml.safe_load(text)
+    except FileNotFoundError as error:
+        raise GradexError(
+            f"cannot read recipe {path}: no such file, nor a recipe of that name (gradex-fast recipes lists them)"
+        ) from error
+    except IsADirectoryError as error:
+        own = Path(path) / "config.yaml"
+        hint = f"; the recipe of that run is {own}" if own.is_file() else ""
+        raise GradexError(f"cannot read recipe {path}: it is a folder{hint}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise GradexError(f"cannot read recipe {path}: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):

@@ -54,7 +54,7 @@ LAYERS = [
     },
     {"layers", "head", "joint", "matrix"},
     {"recognise", "replay", "workspace", "model", "batch", "fitting", "pieces"},
-    {"taps", "losses", "capture", "selfcheck", "preflight", "stopping", "row_pass", "trainer"},
+    {"taps", "losses", "capture", "selfcheck", "preflight", "stopping", "row_pass", "stored", "trainer"},
     {"data", "train", "evaluate", "sketch", "store", "estimate", "select", "report"},
     {
         "flops",

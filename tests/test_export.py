@@ -11,9 +11,12 @@ from typing import Any
 import datasets
 import pytest
 import runs
+import torch
 import yaml
 from corpora import language_model
+from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from trl import get_quantization_config
 
 from gradex_fast import pipeline
 from gradex_fast.cli import main
@@ -36,13 +39,24 @@ TEXTS = [{"text": "null"}, {"text": "plain, no prompt"}, {"text": "x" * 60}]
 LOST = {"prompt": "no token of the completion is left" * 10, "completion": "c"}
 SPOKEN = [{"role": "system", "content": "s"}, {"role": "user", "content": EVIL}, {"role": "assistant", "content": "01"}]
 CHATS = [{"messages": SPOKEN}, {"messages": [*SPOKEN[1:], {"role": "user", "content": "2"}, SPOKEN[2]]}]
+SHARED = [{"conversations": [{"from": "human", "value": EVIL}, {"from": "gpt", "value": "01"}]}]
+SAID = [{"prompt": SPOKEN[:2], "completion": SPOKEN[2:]}, {"prompt": SPOKEN[1:], "completion": [*SPOKEN[1:]]}]
+ASKED = [
+    {"question": "a{b}", "right": True, "options": ["x", "\n"]},
+    {"question": "?", "right": False, "options": [""]},
+]
+AS_ASKED = {
+    "prompt_template": "Q: {question} {options[0]}\nA:",
+    "completion_template": " {right}",
+    "words": {"right": {"true": "yes", "false": "no"}},
+}
 CALL = [{"role": "assistant", "content": "c", "tool_calls": [{"name": "f", "arguments": {"a": 1}}]}]
 CALLS = [{"messages": SPOKEN[:2] + CALL}, {"messages": SPOKEN}]
 TEMPLATE = (
     "{% for m in messages %}{{ m['role'][0] }}:{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}<eos>"
     "{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
 )
-SOURCES = {"a/b, c": [*HOSTILE, LOST], "dates": DATES, "alpaca": ALPACAS, "texts": TEXTS}
+SOURCES = {"a/b, c": [*HOSTILE, LOST], "dates": DATES, "alpaca": ALPACAS, "texts": TEXTS, "asked": ASKED}
 LENGTH = 240
 FAST = {"train": {"steps": 1, "batch_size": 4, "checkpoints": 0}, "meta": "none"}
 
@@ -56,14 +70,19 @@ def write(folder: Path, sources: dict[str, list[Any]]) -> list[dict[str, str]]:
     files = [f"{number}.jsonl" for number in range(len(sources))]
     for file, rows in zip(files, sources.values(), strict=True):
         (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return [{"path": file, "name": name} for file, name in zip(files, sources, strict=True)]
+    options = {"asked": AS_ASKED}
+    return [{"path": file, "name": name, **options.get(name, {})} for file, name in zip(files, sources, strict=True)]
 
 
 def finished(inputs: Path, folder: Path, sources: dict[str, list[Any]], keep: int, **sections: Any) -> pipeline.Run:
     """A run over these sources and one that equals the validation rows but for one; the first `keep` are chosen."""
     held = [json.loads(line) for line in (inputs / "validation.jsonl").read_text().splitlines()]
     turns = [{"role": "user", "content": "o="}, {"role": "assistant", "content": "o"}]
-    own = {"messages": turns} if "messages" in held[0] else {"prompt": "o=", "completion": "o"}
+    own = {"prompt": "o=", "completion": "o"}
+    if "messages" in held[0]:
+        own = {"messages": turns}
+    elif isinstance(held[0]["prompt"], list):
+        own = {"prompt": turns[:1], "completion": turns[1:]}
     listed = write(folder, {**sources, "other": [*held, own]})
     tree = runs.language_tree(inputs, folder / "run", **FAST)
     tree["data"] |= {"folder": str(folder), "sources": listed, "max_length": LENGTH, "on_overlap": "drop"}
@@ -99,12 +118,12 @@ def write_model(folder: Path, template: str | None = None) -> Path:
 
 @pytest.fixture(scope="module")
 def mixed(plain: Path, tmp_path_factory) -> pipeline.Run:
-    return finished(plain, tmp_path_factory.mktemp("mixed"), SOURCES, 4)
+    return finished(plain, tmp_path_factory.mktemp("mixed"), SOURCES, 5)
 
 
 @pytest.fixture(scope="module")
 def chats(speaking: Path, tmp_path_factory) -> pipeline.Run:
-    return finished(speaking, tmp_path_factory.mktemp("chats"), {"one": CHATS, "two": CHATS[:1], "calls": CALLS}, 2)
+    return finished(speaking, tmp_path_factory.mktemp("chats"), {"one": CHATS, "two": SHARED, "calls": CALLS}, 2)
 
 
 def exported(run: pipeline.Run, to: str, out: Path, *options: str) -> tuple[Path, dict[str, Any]]:
@@ -122,11 +141,27 @@ def parts(run: pipeline.Run) -> dict[str, list[Any]]:
     return {source.name: [example.row for example in source.examples] for source in sources}
 
 
+def turns(run: pipeline.Run) -> dict[str, list[Any]]:
+    """The conversations of every part, by hand as role and content."""
+    names = {"human": "user", "gpt": "assistant"}
+    shared = {name: [row.get("conversations") for row in rows] for name, rows in parts(run).items()}
+    return {
+        name: [
+            row["messages"] if said is None else [{"role": names[t["from"]], "content": t["value"]} for t in said]
+            for row, said in zip(rows, shared[name], strict=True)
+        ]
+        for name, rows in parts(run).items()
+    }
+
+
 def prompted(run: pipeline.Run) -> list[dict[str, str]]:
     """All rows by hand as prompt and completion."""
     found = []
     for row in (row for rows in parts(run).values() for row in rows):
-        if "text" in row:
+        if "question" in row:
+            prompt = f"Q: {row['question']} {row['options'][0]}\nA:"
+            found.append({"prompt": prompt, "completion": " yes" if row["right"] else " no"})
+        elif "text" in row:
             found.append({"prompt": "", "completion": row["text"]})
         elif "instruction" in row:
             template = ALPACA_INPUT if row.get("input") else ALPACA
@@ -175,8 +210,8 @@ def unsupervised_start(rows: list[tuple[list[int], list[int]]]) -> list[tuple[li
 def test_trl_trains_on_the_tokens_that_the_run_trained_on(mixed, tmp_path, monkeypatch):
     folder, made = exported(mixed, "trl", tmp_path / "out")
     assert unsupervised_start(of_trl_trainer(folder, monkeypatch)) == tokens(mixed)
-    assert made["rows"] == len(trained_on(mixed)) == 17
-    assert any("cut longer rows" in note for note in made["notes"])
+    assert made["rows"] == len(trained_on(mixed)) == 19
+    assert made["notes"] == ["rows of more than 240 tokens: 1, which the run cut at the end; here they are whole"]
 
 
 def test_trl_reads_whole_sources_and_every_character(mixed, tmp_path, monkeypatch):
@@ -192,7 +227,7 @@ def test_trl_reads_whole_sources_and_every_character(mixed, tmp_path, monkeypatc
 def test_trl_with_conversations(chats, tmp_path, monkeypatch):
     folder, _ = exported(chats, "trl", tmp_path / "out")
     _, rows = of_trl(folder, monkeypatch)
-    assert rows["messages"] == [row["messages"] for rows in parts(chats).values() for row in rows]
+    assert rows["messages"] == [messages for each in turns(chats).values() for messages in each]
     assert unsupervised_start(of_trl_trainer(folder, monkeypatch)) == tokens(chats)
 
 
@@ -201,6 +236,76 @@ def test_trl_keeps_messages_that_have_different_keys(speaking, tmp_path, monkeyp
     folder, _ = exported(run, "trl", tmp_path / "out")
     _, rows = of_trl(folder, monkeypatch)
     assert rows["messages"] == [row["messages"] for rows in parts(run).values() for row in rows]
+
+
+@pytest.mark.parametrize("options", [{}, {"assistant_only_loss": True}, {"completion_only_loss": False}])
+def test_trl_with_conversations_in_prompt_and_completion(speaking, tmp_path, monkeypatch, capsys, options):
+    inputs = shutil.copytree(speaking, tmp_path / "inputs")
+    for part in ("train", "validation"):
+        row = json.loads((inputs / f"{part}.jsonl").read_text())["messages"]
+        (inputs / f"{part}.jsonl").write_text(json.dumps({"prompt": row[:1], "completion": row[1:]}) + "\n")
+    run = finished(inputs, tmp_path, {"said": SAID}, 1, data=options)
+    folder, _ = exported(run, "trl", tmp_path / "out")
+    assert unsupervised_start(of_trl_trainer(folder, monkeypatch)) == tokens(run)
+    for tool in ("axolotl", "llamafactory"):
+        assert main(["export", str(run.path), "--to", tool]) == 2
+        assert "conversations in prompt and completion are not written for" in capsys.readouterr().err
+
+
+def test_the_loss_on_all_tokens_and_rows_cut_at_their_start(plain, tmp_path, monkeypatch):
+    data = {"completion_only_loss": False, "truncation_side": "left"}
+    run = finished(plain, tmp_path, {"rows": HOSTILE, "alpaca": ALPACAS}, 2, data=data)
+    folder, made = exported(run, "trl", tmp_path / "trl")
+    assert unsupervised_start(of_trl_trainer(folder, monkeypatch)) == tokens(run)
+    assert made["notes"] == ["rows of more than 240 tokens: 1, which the run cut at the start; here they are whole"]
+    for tool, option in (("axolotl", "train_on_inputs"), ("llamafactory", "train_on_prompt")):
+        folder, made = exported(run, tool, tmp_path / tool)
+        assert yaml.safe_load((folder / made["config"]).read_text())[option] is True
+        assert "cuts no row at its start" in made["notes"][1]
+
+
+def test_conversations_with_the_loss_on_all_tokens(speaking, tmp_path, monkeypatch, capsys):
+    run = finished(speaking, tmp_path, {"one": CHATS}, 1, data={"assistant_only_loss": False})
+    folder, _ = exported(run, "trl", tmp_path / "trl")
+    assert unsupervised_start(of_trl_trainer(folder, monkeypatch)) == tokens(run)
+    folder, made = exported(run, "llamafactory", tmp_path / "llamafactory")
+    assert yaml.safe_load((folder / made["config"]).read_text())["train_on_prompt"] is True
+    folder, made = exported(run, "axolotl", tmp_path / "axolotl")
+    config = yaml.safe_load((folder / made["config"]).read_text())
+    assert [entry["roles_to_train"] for entry in config["datasets"]] == [
+        ["assistant", "system", "user"],
+        ["assistant", "user"],
+    ]
+    assert config["train_on_inputs"] is False and "what every role says" in made["notes"][0]
+
+
+def test_a_quantised_base_and_adapters_like_given_ones(plain, tmp_path, monkeypatch, capsys):
+    """Fields of axolotl 0.19.0's LoraConfig and of LLaMA-Factory 0.9.5's QuantizationArguments."""
+    pytest.importorskip("bitsandbytes", reason="the extra `quantized` is not installed")
+    like = LoraConfig(r=3, lora_alpha=5, target_modules=["c_attn", "c_fc"], task_type="CAUSAL_LM")
+    get_peft_model(GPT2LMHeadModel.from_pretrained(plain / "gpt2"), like).save_pretrained(tmp_path / "like")
+    model = {"adapter": "lora", "quantization": "4bit", "dtype": "auto", "gradient_checkpointing": True}
+    model |= {"like": str(tmp_path / "like")}
+    run = finished(plain, tmp_path, {"texts": TEXTS}, 1, model=model, train={**FAST["train"], "packing": True})
+    folder, made = exported(run, "trl", tmp_path / "trl")
+    (_, training, found, _), _ = of_trl(folder, monkeypatch)
+    assert (found.lora_r, found.lora_alpha, found.lora_target_modules) == (3, 5, ["c_attn", "c_fc"])
+    bits = get_quantization_config(found)
+    assert (bits.load_in_4bit, bits.bnb_4bit_quant_type, bits.bnb_4bit_use_double_quant) == (True, "nf4", True)
+    assert bits.bnb_4bit_compute_dtype == torch.float32
+    assert training.gradient_checkpointing is True and "train.packing is left off" in made["notes"][0]
+    folder, made = exported(run, "axolotl", tmp_path / "axolotl")
+    config = yaml.safe_load((folder / made["config"]).read_text())
+    assert (config["adapter"], config["load_in_4bit"], config["lora_r"]) == ("qlora", True, 3)
+    assert (config["lora_target_modules"], config["gradient_checkpointing"]) == (["c_attn", "c_fc"], True)
+    folder, made = exported(run, "llamafactory", tmp_path / "llamafactory")
+    config = yaml.safe_load((folder / made["config"]).read_text())
+    assert (config["quantization_bit"], config["double_quantization"], config["lora_alpha"]) == (4, True, 5)
+    assert config["lora_target"] == "c_attn,c_fc" and "disable_gradient_checkpointing" not in config
+    written = json.loads((tmp_path / "like" / "adapter_config.json").read_text())
+    (tmp_path / "like" / "adapter_config.json").write_text(json.dumps({**written, "use_dora": True}))
+    assert main(["export", str(run.path), "--to", "trl", "--out", str(tmp_path / "dora")]) == 2
+    assert "is no plain LoRA (use_dora)" in capsys.readouterr().err
 
 
 def test_trl_with_text_and_an_adapter(plain, tmp_path, monkeypatch):
@@ -231,6 +336,7 @@ def test_axolotl(mixed, tmp_path, monkeypatch):
     formats = {"format": "{instruction}", "no_input_format": "{instruction}"}
     assert types["dates"] == types["target-train"] == {**named, **formats}
     assert (types["alpaca"], types["texts"]) == ("alpaca", "completion")
+    assert found["asked"].to_list() == [row for row in prompted(mixed) if row["prompt"].startswith("Q: ")]
     expected = parts(mixed)
     assert found["alpaca"].to_list() == [{"input": "", **row} for row in expected["alpaca"]]
     assert found["texts"].to_list() == expected["texts"]
@@ -245,10 +351,10 @@ def test_axolotl_with_conversations(chats, tmp_path, monkeypatch):
     folder, _ = exported(chats, "axolotl", tmp_path / "out")
     config = yaml.safe_load((folder / "mixture.axolotl.yaml").read_text())
     monkeypatch.chdir(folder)
-    for entry, rows in zip(config["datasets"], parts(chats).values(), strict=True):
+    for entry, rows in zip(config["datasets"], turns(chats).values(), strict=True):
         assert (entry["type"], entry["field_messages"]) == ("chat_template", "messages")
         assert entry["roles_to_train"] == ["assistant"]
-        assert datasets.load_dataset("parquet", data_files=entry["path"], split="train").to_list() == rows
+        assert datasets.load_dataset("parquet", data_files=entry["path"], split="train")["messages"][:] == rows
 
 
 def of_llamafactory(folder: Path) -> tuple[dict[str, Any], list[tuple[dict[str, Any], list[Any]]]]:
@@ -289,7 +395,7 @@ def test_llamafactory_with_conversations(chats, tmp_path, capsys):
     for each, _ in sets:
         assert each["formatting"] == "sharegpt" and each["columns"] == {"messages": "messages"}
         assert each["tags"]["role_tag"] == "role" and each["tags"]["content_tag"] == "content"
-    assert [rows for _, rows in sets] == list(parts(chats).values())
+    assert [[row["messages"] for row in rows] for _, rows in sets] == list(turns(chats).values())
 
 
 def test_llamafactory_refuses_what_it_would_pass_over(speaking, tmp_path, capsys):

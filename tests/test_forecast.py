@@ -11,6 +11,7 @@ import pytest
 import runs
 import torch
 from tiny import MODELS, adapted, random_examples
+from tiny import llama as tiny_llama
 from transformers import LlamaConfig
 
 from gradex_fast.batch import collate
@@ -21,7 +22,7 @@ from gradex_fast.flops import features, pass_flops, total
 from gradex_fast.footprint import footprint, row_bytes
 from gradex_fast.losses import token_losses
 from gradex_fast.memory import Saved
-from gradex_fast.model import evaluating, load_model, load_tokenizer, trainable
+from gradex_fast.model import evaluating, load_model, load_outline, load_tokenizer, save_model, trainable
 from gradex_fast.plan.cards import CARDS, OWN_UTILISATION, USABLE, UTILISATION
 from gradex_fast.recipe import Recipe
 from gradex_fast.rows import laid_out
@@ -62,6 +63,67 @@ def test_a_row_keeps_what_autograd_keeps_of_real_numbers(name, adapter):
     with evaluating(model), capture.taps(rows, lambda *_: None), torch.enable_grad(), Saved(model) as saved:
         token_losses(model, given)
     assert abs(sum(saved.sizes.values()) - sketching) <= 0.02 * sketching + extra
+
+
+@pytest.fixture
+def base(tmp_path: Path):
+    """A recipe of a tiny Llama of so many blocks that is really there."""
+
+    def saved(blocks: int = 2, **options) -> ModelRecipe:
+        if not (tmp_path / str(blocks)).exists():
+            tiny_llama(num_hidden_layers=blocks).save_pretrained(tmp_path / str(blocks))
+        return ModelRecipe(**{"name": str(tmp_path / str(blocks)), "rank": 3, "attention": "eager", **options})
+
+    return saved
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_a_quantised_base_weighs_what_bitsandbytes_makes_of_it(base, bits, dtype):
+    pytest.importorskip("bitsandbytes", reason="the extra `quantized` is not installed")
+    recipe = base(quantization=bits, dtype=dtype)
+    model, found = load_model(recipe, 0, "cpu"), footprint(recipe, PLAIN)
+    tensors = list(model.parameters())
+    for weight in model.parameters():
+        if state := getattr(weight, "quant_state", None):
+            tensors += [state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
+        elif (scales := getattr(weight, "SCB", None)) is not None:
+            tensors.append(scales)
+    assert found.weights == sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    assert found.gradients == 4 * sum(parameter.numel() for parameter in trainable(model).values())  # adapters alone
+    assert (found.dtype, found.trained_dtype) == (dtype, "float32")
+    assert found.unpacked == 16 * 20 * (4 if dtype == "float32" else 2)
+    training, sketching, _ = row_bytes(load_outline(recipe), PLAIN, "causal-lm", 9, 3, recipe)
+    real = bytes_kept(model)
+    assert abs(real - training) <= 0.02 * real and abs(real - sketching) <= 0.02 * real
+
+
+def bytes_kept(model: torch.nn.Module) -> int:
+    """Of a real training pass over 9 tokens, 3 supervised: by autograd's hooks, and inputs that functions keep."""
+    with Saved(model.train()) as saved:
+        losses, *_ = token_losses(model, collate(random_examples([9], supervised=3), 0))
+        nodes, seen = [losses.grad_fn], set()
+        while nodes:
+            node = nodes.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            nodes += [parent for parent, _ in node.next_functions]
+            if isinstance(getattr(node, "A", None), torch.Tensor):
+                saved.keep(node.A)
+    return saved.total
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_recomputed_layers_keep_their_inputs_and_the_inside_of_one(base, dtype):
+    recipe = base(gradient_checkpointing=True, dtype=dtype)
+    one, two, inputs = (
+        bytes_kept(load_model(each, 0, "cpu")) for each in (base(1, dtype=dtype), base(dtype=dtype), recipe)
+    )
+    layer = two - one - 9 * 16 * (4 if dtype == "float32" else 2)  # without its input
+    training, sketching, _ = row_bytes(load_outline(recipe), PLAIN, "causal-lm", 9, 3, recipe)
+    assert abs(inputs + layer - training) <= 0.05 * training and training < 0.7 * two
+    assert abs(sketching - training) <= 0.02 * training
 
 
 def test_the_plan_reads_no_weights(recipe, tmp_path, capsys):
@@ -132,6 +194,45 @@ def test_a_pass_that_does_not_fit_says_how_many_rows_do(tmp_path, inputs, capsys
         assert main(["plan", recipe, "--cards", "H100"]) == 0
         said = {0: "does not fit", 2: "2 of 8 rows fit", 8: "fits"}[rows]
         assert said in capsys.readouterr().out
+
+
+def test_the_plan_says_what_the_recipe_made_of_the_memory(tmp_path, inputs, capsys):
+    tree = runs.lora_tree(inputs, tmp_path / "run", model={"dtype": "bfloat16"})
+    recipe = str(runs.write_recipe(tmp_path / "recipe.yaml", tree))
+    plain = planned(recipe, capsys, "--cards", "H100")["memory"]
+    options = ["train.packing=true", "train.packed_tokens=40", "model.gradient_checkpointing=true"]
+    options += ["model.device_map=auto", "--cards", "H100"]
+    found = planned(recipe, capsys, *options)["memory"]["training"]
+    longest = plain["training"]["tokens"]
+    assert longest < 40 and (found["rows"], found["tokens"]) == (1, 40)
+    assert (
+        planned(recipe, capsys, *options[1:], "train.packing=true", "train.packed_tokens=2048")["memory"]["training"][
+            "tokens"
+        ]
+        == 8 * longest
+    )
+    assert main(["plan", recipe, *options]) == 0
+    out = capsys.readouterr().out
+    for text in ("one row of 40 tokens", "float32 (PEFT's default)", "every layer's input", "sum over all GPUs"):
+        assert text in out
+
+
+def test_rows_that_name_no_source_are_told_of(tmp_path, inputs, capsys):
+    rows = [{"prompt": "a=", "completion": "a", "task": task} for task in ("one", "two", None, None)]
+    (tmp_path / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tree = runs.language_tree(inputs, tmp_path / "run")
+    tree["data"]["sources"] = {"path": str(tmp_path / "all.jsonl"), "by": "task", "unassigned": "drop"}
+    assert main(["plan", str(runs.write_recipe(tmp_path / "recipe.yaml", tree)), "--cards", "H100"]) == 0
+    assert "rows that name no source, left out: 2" in capsys.readouterr().out
+
+
+def test_an_adapter_that_is_given_costs_no_meta_training(tmp_path, inputs, capsys):
+    made = Recipe.build(runs.lora_tree(inputs, tmp_path / "run", model={"rank": 5}))
+    save_model(load_model(made.model, 0, "cpu"), tmp_path / "adapter")
+    recipe = str(runs.write_recipe(tmp_path / "recipe.yaml", runs.lora_tree(inputs, tmp_path / "run")))
+    found = planned(recipe, capsys, f"meta.adapter={tmp_path / 'adapter'}")
+    assert found["passes"]["meta-training"]["backward_rows"] == 0 < found["passes"]["sketch"]["backward_rows"]
+    assert found["model"]["trained_parameters"] == 5 * (16 + 48 + 16 + 64)
 
 
 def test_mistakes(recipe, capsys):

@@ -53,6 +53,8 @@ def test_a_printed_recipe_is_the_packaged_one(tmp_path, capsys, monkeypatch):
     assert cli.main(["recipes", "strategyqa"]) == 0
     (tmp_path / "mine.yaml").write_text(capsys.readouterr().out)
     assert Recipe.load(tmp_path / "mine.yaml", GIVEN[:1]) == Recipe.load("strategyqa", GIVEN[:1])
+    assert cli.main(["recipes", "strategyqa", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["yaml"] == (tmp_path / "mine.yaml").read_text()
     assert cli.main(["recipes", "strategy"]) == 2
     message = f"gradex-fast: there is no packaged recipe 'strategy'; there are {', '.join(NAMES)}\n"
     assert capsys.readouterr().err == message

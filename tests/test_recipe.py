@@ -118,7 +118,12 @@ def test_bad_values(key, value, message):
 
 def test_a_recipe_that_is_not_one(tmp_path):
     path = tmp_path / "recipe.yaml"
-    assert refused(Recipe.load, path).startswith(f"cannot read recipe {path}: ")
+    assert refused(Recipe.load, path) == (
+        f"cannot read recipe {path}: no such file, nor a recipe of that name (gradex-fast recipes lists them)"
+    )
+    assert refused(Recipe.load, tmp_path) == f"cannot read recipe {tmp_path}: it is a folder"
+    (tmp_path / "config.yaml").write_text("")
+    assert refused(Recipe.load, tmp_path).endswith(f"a folder; the recipe of that run is {tmp_path / 'config.yaml'}")
     path.write_text("a: [1\nb: 2")
     assert refused(Recipe.load, path).startswith(f"cannot read recipe {path}: ")
     path.write_text("- a")

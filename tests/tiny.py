@@ -40,7 +40,7 @@ def llama(**options) -> nn.Module:
     """RMSNorm, rotary positions, two query heads to a key."""
     sizes = {"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2, "max_position_embeddings": 32}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
-    return built(LlamaForCausalLM, LlamaConfig(vocab_size=VOCABULARY, **sizes, **heads, **options))
+    return built(LlamaForCausalLM, LlamaConfig(vocab_size=VOCABULARY, **{**sizes, **heads, **options}))
 
 
 def bert(**options) -> nn.Module:

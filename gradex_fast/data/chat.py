@@ -47,10 +47,16 @@ def turns_of(row: Row, column: str) -> list[Turn]:
     return [_turn(message, row.place, column) for message in messages]
 
 
+def marks_turns(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether its chat template says which text is the assistant's."""
+    return bool(_MARK.search(_template(tokenizer) or ""))
+
+
 def way_of(tokenizer: PreTrainedTokenizerBase) -> str:
     """How `converse` finds the assistant's turns with this tokenizer."""
-    marked = _MARK.search(_template(tokenizer) or "")
-    return "as {% generation %} in the chat template marks them" if marked else "found by rendering what is before them"
+    if marks_turns(tokenizer):
+        return "as {% generation %} in the chat template marks them"
+    return "found by rendering what is before them"
 
 
 def converse(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gradex_fast.errors import GradexError
-from gradex_fast.export import axolotl, llamafactory, plain, trl
+from gradex_fast.export import axolotl, llamafactory, notes, plain, trl
 from gradex_fast.export.mixture import Mixture, read_mixture
 from gradex_fast.files import read_json, write_json
 
@@ -25,7 +25,8 @@ Written = tuple[list[str], dict[str, Any]]
 
 def _trainer(tool: Any) -> Callable[[Mixture, Path], Written]:
     def write(mixture: Mixture, folder: Path) -> Written:
-        return tool.write(mixture, folder), {"for": tool.FOR, "config": tool.CONFIG, "command": tool.COMMAND}
+        files, said = tool.write(mixture, folder), [*notes.of_training(mixture), *tool.notes(mixture)]
+        return files, {"for": tool.FOR, "config": tool.CONFIG, "command": tool.COMMAND, "notes": said}
 
     return write
 
@@ -73,7 +74,8 @@ def export(
             {"file": file, "source": piece.source, "kind": piece.kind, "rows": len(piece.rows)}
             for file, piece in zip(files, mixture.pieces, strict=True)
         ]
-        made = {"to": to, "rows": mixture.rows, "pieces": pieces, "notes": list(mixture.notes), **more}
+        said = [*notes.of_rows(mixture), *more.pop("notes", ())]
+        made = {"to": to, "rows": mixture.rows, "pieces": pieces, "notes": said, **more}
         write_json(temporary / MANIFEST, made)
     return {"folder": str(folder), **made}
 

@@ -10,7 +10,8 @@ import yaml
 from gradex_fast.errors import GradexError
 from gradex_fast.export import rows, tables
 from gradex_fast.export.mixture import Mixture, Piece
-from gradex_fast.export.training import LOSS, arguments, given, model_name
+from gradex_fast.export.notes import of_the_cut
+from gradex_fast.export.training import LOSS, arguments, given, lora, model_name, on_all_tokens
 from gradex_fast.files import write_atomically, write_json
 
 CONFIG = "mixture.llamafactory.yaml"
@@ -34,15 +35,22 @@ _CONVERSATION = {
 }
 """Not its formatting `openai`, which adds a system message of its own."""
 
+_BITS = {
+    "4bit": {"quantization_bit": 4, "quantization_type": "nf4", "double_quantization": True},
+    "8bit": {"quantization_bit": 8},
+}
+
 
 def write(mixture: Mixture, folder: Path) -> list[str]:
     """The files' names, one for each piece."""
-    chats, titles = rows.require_text_alone_or_messages_alone(mixture, "LLaMA-Factory"), tables.titles(mixture.pieces)
+    rows.refuse_said(mixture, "LLaMA-Factory")
+    chats = rows.require_one_form(mixture, "LLaMA-Factory") == "messages"
+    titles = tables.titles(mixture.pieces)
     files = [f"data/{title}.parquet" for title in titles]
     for file, piece in zip(files, mixture.pieces, strict=True):
         # the template `empty` ends no completion
         columns = {"messages": _checked(piece)} if chats else rows.prompted(piece, mixture.eos)
-        tables.write_parquet(folder / file, columns)
+        tables.write_parquet(folder / file, columns, texts=not chats)
     form = _CONVERSATION if chats else _PROMPTED
     sets = {title: {"file_name": file, **form} for title, file in zip(titles, files, strict=True)}
     write_json(folder / "dataset_info.json", sets)
@@ -54,6 +62,7 @@ def write(mixture: Mixture, folder: Path) -> list[str]:
         **({} if chats else {"template": "empty"}),  # else it reads the tokenizer's own
         "cutoff_len": mixture.recipe.data.max_length,
         "packing": False,
+        **given({"train_on_prompt": on_all_tokens(mixture, chats)}),
         **_model(mixture),
         **arguments(mixture),
         "output_dir": "trained",
@@ -63,9 +72,13 @@ def write(mixture: Mixture, folder: Path) -> list[str]:
     return files
 
 
+def notes(mixture: Mixture) -> list[str]:
+    return of_the_cut(mixture, "LLaMA-Factory")
+
+
 def _checked(piece: Piece) -> list[list[dict[str, Any]]]:
     """The conversations, all such as LLaMA-Factory takes: it passes others over, and says so in its log only."""
-    found = rows.conversations(piece)
+    found = rows.conversations(piece)["messages"]
     for name, turns in zip(piece.ids, found, strict=True):
         spoken = turns[turns[0]["role"] == "system" :]
         roles = [turn["role"] for turn in spoken]
@@ -81,14 +94,20 @@ def _checked(piece: Piece) -> list[list[dict[str, Any]]]:
 def _model(mixture: Mixture) -> dict[str, Any]:
     recipe = mixture.recipe.model
     base = {"model_name_or_path": model_name(recipe), "finetuning_type": recipe.adapter} | given(
-        {"model_revision": recipe.revision, "trust_remote_code": recipe.trust_remote_code}
+        {
+            "model_revision": recipe.revision,
+            "trust_remote_code": recipe.trust_remote_code,
+            "disable_gradient_checkpointing": not recipe.gradient_checkpointing,
+        }
     )
     if recipe.adapter == "full":
         return base
-    targets = recipe.targets if isinstance(recipe.targets, str) else ",".join(recipe.targets)
+    adapter = lora(recipe)
+    targets = adapter.targets if isinstance(adapter.targets, str) else ",".join(adapter.targets)
     return base | {
-        "lora_rank": recipe.rank,
-        "lora_alpha": recipe.alpha,
-        "lora_dropout": recipe.dropout,
+        **_BITS.get(recipe.quantization, {}),
+        "lora_rank": adapter.rank,
+        "lora_alpha": adapter.alpha,
+        "lora_dropout": adapter.dropout,
         "lora_target": "all" if targets == "all-linear" else targets,
     }

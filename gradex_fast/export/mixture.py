@@ -35,7 +35,8 @@ class Piece:
         kind: what the rows are, see `Format`.
         columns: that hold it.
         rows: as they were read. ids: ``source/row`` of each, by the file that it came from.
-        completions: prompt and completion of each, the template of `alpaca` filled in; None for messages and labelled.
+        completions: prompt and completion of each, templates filled in; None for conversations and labelled.
+        cut: how many of them the run cut at ``data.max_length``.
     """
 
     source: str
@@ -44,6 +45,7 @@ class Piece:
     rows: Sequence[Mapping[str, Any]]
     ids: Sequence[str]
     completions: Sequence[Completion] | None
+    cut: int
 
 
 @dataclass(frozen=True)
@@ -54,18 +56,21 @@ class Mixture:
         folder: the run's.
         pieces: in the order of the run's training rows: the chosen sources, then the target's own.
         eos: the tokenizer's end of sequence, "" where it has none.
-        notes: what a reader should know about these rows.
     """
 
     folder: Path
     recipe: Recipe
     pieces: Sequence[Piece]
     eos: str
-    notes: Sequence[str]
 
     @property
     def rows(self) -> int:
         return sum(len(piece.rows) for piece in self.pieces)
+
+    @property
+    def cut(self) -> int:
+        """Rows that the run cut."""
+        return sum(piece.cut for piece in self.pieces)
 
 
 def read_mixture(place: Path, overrides: Sequence[str] = ()) -> Mixture:
@@ -97,8 +102,7 @@ def read_mixture(place: Path, overrides: Sequence[str] = ()) -> Mixture:
     if not examples:
         raise GradexError(f"{folder}: no source was chosen and the target has no training rows; nothing to export")
     pieces = [piece for source in parts for piece in _pieces(source, recipe, tokenizer)]
-    cut = sum(len(example.input_ids) == recipe.data.max_length for example in examples)
-    return Mixture(folder, recipe, pieces, tokenizer.eos_token or "", [_cut_note(cut, recipe)] if cut else [])
+    return Mixture(folder, recipe, pieces, tokenizer.eos_token or "")
 
 
 def _opened(place: Path, overrides: Sequence[str]) -> tuple[Path, Recipe]:
@@ -129,18 +133,20 @@ def _chosen(corpus: Corpus, names: Sequence[str], folder: Path) -> list[Source]:
 def _pieces(source: Source, recipe: Recipe, tokenizer: Any) -> Iterator[Piece]:
     """One for every form that the source's rows have; a cluster's come from several files."""
     known: dict[tuple, Format] = {}
-    groups: dict[tuple, tuple[Format, list[Row]]] = {}
+    groups: dict[tuple, tuple[Format, list[Row], list[int]]] = {}
     for example in source.examples:
         file, row = _file_of(example, recipe), Row(example.id, dict(example.row))
         columns = (file.model_dump_json(), *row.values)
         if columns not in known:  # a row has all the columns that its file's format needs
             known[columns] = format_of([row], file, recipe.model, recipe.data, tokenizer)
         form = known[columns]
-        groups.setdefault((columns[0], form.kind, form.columns), (form, []))[1].append(row)
-    for form, read in groups.values():
+        _, read, cut = groups.setdefault((columns[0], form.kind, form.columns), (form, [], []))
+        read.append(row)
+        cut.append(example.cut)
+    for form, read, cut in groups.values():
         texts = list(map(form.convert, read)) if form.kind in ("completion", "alpaca", "text") else None
         ids, rows = [row.place for row in read], [row.values for row in read]
-        yield Piece(source.name, form.kind, form.columns, rows, ids, texts)
+        yield Piece(source.name, form.kind, form.columns, rows, ids, texts, sum(map(bool, cut)))
 
 
 def _file_of(example: Example, recipe: Recipe) -> FileRecipe:
@@ -150,11 +156,6 @@ def _file_of(example: Example, recipe: Recipe) -> FileRecipe:
     if isinstance(data.sources, GroupedRecipe):
         return data.sources
     return next(file for file in data.sources if (file.name or stem(file)) == name)
-
-
-def _cut_note(cut: int, recipe: Recipe) -> str:
-    length = recipe.data.max_length
-    return f"{cut} rows fill all {length} tokens: the run cut longer rows there, here they are whole"
 
 
 def count_kinds(mixture: Mixture) -> Counter[str]:

@@ -28,33 +28,41 @@ def alpaca(piece: Piece) -> Columns:
     return {name: [row.get(name) or "" for row in piece.rows] for name in ("instruction", "input", "output")}
 
 
-def conversations(piece: Piece) -> list[list[dict[str, Any]]]:
-    """The messages as the run's chat template saw them."""
-    (column,) = piece.columns
-    return [turns_of(Row(id, row), column) for id, row in zip(piece.ids, piece.rows, strict=True)]
+def conversations(piece: Piece) -> Columns:
+    """The messages as the run's chat template saw them: column messages, or prompt and completion."""
+    names = ("messages",) if piece.kind == "messages" else ("prompt", "completion")
+    rows = [Row(id, row) for id, row in zip(piece.ids, piece.rows, strict=True)]
+    return {name: [turns_of(row, own) for row in rows] for name, own in zip(names, piece.columns, strict=True)}
 
 
-def require_text_alone_or_messages_alone(mixture: Mixture, tool: str) -> bool:
-    """Whether all rows are messages.
+def require_one_form(mixture: Mixture, tool: str) -> str:
+    """What all rows are: "messages", "said" (messages in prompt and completion), or "text" of any kind.
 
     Raises:
-        GradexError: some are and some are not, or they are a classifier's.
+        GradexError: they are not all the same, or a classifier's.
     """
     refuse_classifiers(mixture, tool)
     kinds = count_kinds(mixture)
-    if 0 < kinds["messages"] < mixture.rows:
-        raise GradexError(
-            f"{tool} takes one template for all rows, but {kinds['messages']} are messages and "
-            f"{mixture.rows - kinds['messages']} are not; use --to axolotl, jsonl or hf-dataset"
-        )
-    return kinds["messages"] > 0
+    for form, name in (("messages", "messages"), ("said", "messages in prompt and completion")):
+        if 0 < kinds[form] < mixture.rows:
+            raise GradexError(
+                f"{tool} takes one template for all rows, but {kinds[form]} are {name} and "
+                f"{mixture.rows - kinds[form]} are not; use --to {'axolotl, ' if form == 'messages' else ''}jsonl or "
+                "hf-dataset"
+            )
+        if kinds[form]:
+            return form
+    return "text"
 
 
 def refuse_classifiers(mixture: Mixture, tool: str) -> None:
     if mixture.recipe.model.task == "sequence-classification":
         raise GradexError(f"{tool} has no fine-tuning of classifiers; use --to jsonl or hf-dataset")
+
+
+def refuse_said(mixture: Mixture, tool: str) -> None:
     if count_kinds(mixture)["said"]:
-        raise GradexError(f"conversations in prompt and completion are not written for {tool}; use --to jsonl")
+        raise GradexError(f"conversations in prompt and completion are not written for {tool}; use --to trl or jsonl")
 
 
 def keys_of(conversations: Sequence[Sequence[dict[str, Any]]]) -> set[str]:

@@ -25,14 +25,17 @@ def titles(pieces: Sequence[Piece]) -> list[str]:
     return [f"{number:03d}-{_slug(piece.source)}" for number, piece in enumerate(pieces, 1)]
 
 
-def write_parquet(path: Path, columns: Columns) -> None:
+def write_parquet(path: Path, columns: Columns, texts: bool = True) -> None:
     """Parquet and not JSON: a reader of JSON takes a column of dates for timestamps, one of nulls for nothing.
+
+    Args:
+        texts: all columns are text, also one that is empty.
 
     Raises:
         GradexError: a column holds values of several types.
     """
     try:
-        table = pa.table({name: pa.array(values, _TYPES.get(name)) for name, values in columns.items()})
+        table = pa.table({name: pa.array(values, pa.string() if texts else None) for name, values in columns.items()})
     except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
         raise GradexError(f"{path.name}: the rows cannot be one table: {_one_line(error)}; use --to jsonl") from error
     buffer = io.BytesIO()
@@ -94,8 +97,3 @@ def _slug(name: str) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
-
-
-_TYPES = {"prompt": pa.string(), "completion": pa.string(), "text": pa.string()} | {
-    name: pa.string() for name in ("instruction", "input", "output")
-}

@@ -16,7 +16,7 @@ from gradex_fast.plan.cards import OWN_UTILISATION, USABLE, UTILISATION, Card, n
 from gradex_fast.plan.rows import disk, sources
 from gradex_fast.preflight import check
 from gradex_fast.recipe import Recipe
-from gradex_fast.types import Corpus
+from gradex_fast.types import Corpus, Example
 
 Plan = dict[str, Any]
 
@@ -42,7 +42,15 @@ def forecast(recipe: Recipe, cards: Sequence[str] | None = None, utilisation: fl
     memory = _memory(size, corpus, recipe)
     return {
         "sources": sources(corpus),
-        "model": {"bytes": size.weights, "trained_parameters": size.trained, "dtype": size.dtype},
+        "unassigned": corpus.unassigned,
+        "model": {
+            "bytes": size.weights,
+            "trained_parameters": size.trained,
+            "dtype": size.dtype,
+            "trained_dtype": size.trained_dtype,
+            **{name: getattr(recipe.model, name) for name in ("quantization", "gradient_checkpointing")},
+            "spread": recipe.model.device_map is not None,
+        },
         "passes": {stage: cost.values() for stage, cost in costs.items()},
         "memory": {part: {name: _known(value) for name, value in each.items()} for part, each in memory.items()},
         "cards": {name: _on_card(card, costs, memory, utilisation) for name, card in chosen.items()},
@@ -55,25 +63,34 @@ def forecast(recipe: Recipe, cards: Sequence[str] | None = None, utilisation: fl
 def _memory(size: Footprint, corpus: Corpus, recipe: Recipe) -> dict[str, dict[str, float]]:
     """Bytes at the height of a pass over `rows` rows, all as long as the longest and as much supervised.
 
-    `row` is of each; weights, gradients and optimiser do not depend on them.
+    `row` is of each, of `tokens` tokens: a sample, or with ``train.packing`` a packed row. The others do not depend on
+    rows; `unpacked` is a quantised weight in use.
     """
     trained = stages.training_rows(corpus)
     sketched = [*trained, *corpus.validation.examples]
-    shapes = [(max(len(e.input_ids) for e in each), max(e.supervised for e in each)) for each in (trained, sketched)]
+    (t, s), rows = _largest(trained), min(len(trained), recipe.train.batch_size)
+    if recipe.train.packing:
+        whole = min(max(t, recipe.train.packed_tokens), rows * t)
+        t, s, rows = whole, math.ceil(whole * max(e.supervised / len(e.input_ids) for e in trained)), 1
+    longest, supervised = _largest(sketched)
     parts = {
         "training": {
             "weights": size.weights,
             "gradients": size.gradients,
             "optimiser": 2 * size.gradients,  # AdamW's two moments
-            "row": size.activations(size.training, *shapes[0]),
-            "rows": min(len(trained), recipe.train.batch_size),
+            "unpacked": size.unpacked,
+            "row": size.activations(size.training, t, s),
+            "rows": rows,
+            "tokens": t,
         },
         "sketch": {
             "weights": size.weights,
             "gradients": 0,
             "optimiser": 0,
-            "row": size.activations(size.sketching, *shapes[1]),
-            "rows": max(1, min(len(sketched), recipe.sketch.batch_tokens // shapes[1][0])),
+            "unpacked": size.unpacked,
+            "row": size.activations(size.sketching, longest, supervised),
+            "rows": max(1, min(len(sketched), recipe.sketch.batch_tokens // longest)),
+            "tokens": longest,
         },
     }
     return {
@@ -82,8 +99,13 @@ def _memory(size: Footprint, corpus: Corpus, recipe: Recipe) -> dict[str, dict[s
     }
 
 
+def _largest(examples: Sequence[Example]) -> tuple[int, int]:
+    """Tokens of the longest row, and the most that are supervised in one."""
+    return max(len(e.input_ids) for e in examples), max(e.supervised for e in examples)
+
+
 def _fixed(part: Mapping[str, float]) -> float:
-    return part["weights"] + part["gradients"] + part["optimiser"]
+    return sum(part[name] for name in ("weights", "gradients", "optimiser", "unpacked"))
 
 
 def _on_card(

@@ -13,7 +13,7 @@ from gradex_fast.batch import collate, length_batches
 from gradex_fast.data import load_corpus
 from gradex_fast.losses import sample_losses, token_losses
 from gradex_fast.model import load_model, load_tokenizer, trainable
-from gradex_fast.plan.rows import disk, disk_line, sources, sources_table
+from gradex_fast.plan.rows import disk, disk_line, sources, sources_table, unassigned_line
 from gradex_fast.plan.stages import FINAL, anchors_recipe, costs_by_stage
 from gradex_fast.preflight import check, device_of
 from gradex_fast.recipe import Recipe
@@ -54,9 +54,8 @@ def plan(recipe: Recipe) -> Plan:
 def print_plan(found: Plan, console: Console) -> None:
     seconds = found["seconds"]
     console.print(sources_table(found["sources"]))
-    if found["unassigned"]:
-        console.print(f"rows that name no source, left out: {found['unassigned']:,}", highlight=False)
     for line in (
+        *unassigned_line(found["unassigned"]),
         f"speed: {found['tokens_per_second']:,.0f} tokens a second, forward and backward, measured on one batch",
         *(_line(stage, each, found["passes"][stage]["flops"]) for stage, each in seconds.items()),
         _line("together", sum(seconds.values()), _sum(cost["flops"] for cost in found["passes"].values())),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from gradex_fast.recipe import Recipe
@@ -24,10 +24,14 @@ def sources(corpus: Corpus) -> list[dict[str, Any]]:
 
 
 def sources_table(found: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("source", *_COUNTS)
+    table = Table("source", *(Column(name, justify="right") for name in _COUNTS))
     for source in found:
         table.add_row(Text(source["name"]), *(f"{source[key]:,}" for key in _COUNTS))
     return table
+
+
+def unassigned_line(rows: int) -> list[str]:
+    return [f"rows that name no source, left out: {rows:,}"] if rows else []
 
 
 def disk(corpus: Corpus, recipe: Recipe, parameters: int) -> dict[str, int]:

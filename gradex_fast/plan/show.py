@@ -6,17 +6,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from gradex_fast.plan.rows import disk_line, sources_table
+from gradex_fast.plan.rows import disk_line, sources_table, unassigned_line
 from gradex_fast.terminal import say
 from gradex_fast.units import count_text, duration, ratio_text
 
 _PARTS = ("training", "sketch")
+_FIXED = {name: name for name in ("weights", "gradients", "optimiser")} | {"unpacked": "a weight unpacked"}
 
 
 def print_forecast(found: Mapping[str, Any], console: Console) -> None:
     console.print(sources_table(found["sources"]))
+    for line in unassigned_line(found["unassigned"]):
+        say(console, line)
     console.print(_times(found))
     console.print(_room(found))
     for line in (*_memory(found), disk_line(found["bytes"]), *_ratios(found["ratios"]), *_assumed(found)):
@@ -25,17 +28,22 @@ def print_forecast(found: Mapping[str, Any], console: Console) -> None:
 
 def _times(found: Mapping[str, Any]) -> Table:
     stages = list(found["passes"])
-    table = Table("GPU time on a", *stages, "together")
+    table = Table("GPU time on a", *(Column(stage, justify="right") for stage in (*stages, "together")))
     for name, card in found["cards"].items():
         hours = [*(card["hours"][stage] for stage in stages), card["together"]]
-        table.add_row(name, *(duration(None if each is None else 3600 * each) for each in hours))
+        table.add_row(name, *map(_time, hours))
     return table
 
 
+def _time(hours: float | None) -> str:
+    seconds = None if hours is None else 3600 * hours
+    return "< 1 s" if seconds and seconds < 1 else duration(seconds)
+
+
 def _room(found: Mapping[str, Any]) -> Table:
-    table = Table("memory of a", "usable", *_PARTS)
+    table = Table("memory of a", Column("usable", justify="right"), *_PARTS)
     for name, card in found["cards"].items():
-        table.add_row(name, _gib(card["usable_bytes"]), *(_fit(card[p], found["memory"][p]) for p in _PARTS))
+        table.add_row(name, _size(card["usable_bytes"]), *(_fit(card[p], found["memory"][p]) for p in _PARTS))
     return table
 
 
@@ -50,13 +58,30 @@ def _fit(card: Mapping[str, Any], part: Mapping[str, Any]) -> str:
 def _memory(found: Mapping[str, Any]) -> Iterator[str]:
     for name in _PARTS:
         part = found["memory"][name]
-        pieces = [f"{_gib(part[key])} {key}" for key in ("weights", "gradients", "optimiser") if part[key]]
-        pieces.append(f"{_gib(part['activations'])} activations of {part['rows']:.0f} longest rows")
-        yield f"memory, {name}: {_gib(part['total'])} = {' + '.join(pieces)}"
+        pieces = [f"{_size(part[key])} {text}" for key, text in _FIXED.items() if part[key]]
+        rows = f"{part['rows']:.0f} rows" if part["rows"] != 1 else "one row"
+        pieces.append(f"{_size(part['activations'])} activations of {rows} of {part['tokens']:,.0f} tokens")
+        yield f"memory, {name}: {_size(part['total'])} = {' + '.join(pieces)}"
+    yield from _about_memory(found["model"])
 
 
-def _gib(size: float | None) -> str:
-    return "\N{EN DASH}" if size is None else f"{size / 2**30:.1f} GiB"
+def _about_memory(model: Mapping[str, Any]) -> Iterator[str]:
+    """What of the recipe made it so."""
+    dtype, own = model["dtype"], model["trained_dtype"]
+    if model["quantization"]:
+        yield f"{model['quantization']}: linear layers' weights; norms, embeddings and the output head are {dtype}"
+    if own != dtype:
+        yield f"adapters are {own} (PEFT's default) on a {dtype} base: their inputs are kept in {own}, which is counted"
+    if model["gradient_checkpointing"]:
+        yield "gradient checkpointing: every layer's input and one layer's inside; its time is not in the table"
+    if model["spread"]:
+        yield "model.device_map: memory is the sum over all GPUs, among which it is spread; the table has one alone"
+
+
+def _size(size: float | None) -> str:
+    if size is None:
+        return "\N{EN DASH}"
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def _ratios(found: Mapping[str, Any]) -> Iterator[str]:
