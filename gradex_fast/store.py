@@ -16,7 +16,7 @@ from gradex_fast.errors import GradexError
 from gradex_fast.files import checksum, read_json, write_atomically, write_json
 from gradex_fast.matrix import Matrix
 from gradex_fast.types import Sketches
-from gradex_fast.workspace import require_same
+from gradex_fast.workspace import lasting, require_same
 
 _ARRAYS = ("g", "h", "loss")
 _NOTE = "gradex_fast"
@@ -42,7 +42,7 @@ class SketchStore:
         require_same((found or {"identity": whole})["identity"], whole, path)
         if found is None:
             write_json(path, {"identity": whole})
-        self._identity = checksum(json.dumps(whole, sort_keys=True))
+        self._identity = checksum(json.dumps(lasting(whole), sort_keys=True))
 
     def shards(self, rows: int) -> list[range]:
         """The row ranges that `rows` rows are kept in."""

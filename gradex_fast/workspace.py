@@ -136,6 +136,12 @@ def require_same(before: Mapping[str, Any], now: Mapping[str, Any], place: Path)
             )
 
 
+def lasting(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity without fields that have the value of the time before there were any: what was kept by it then is
+    still found when a field is added."""
+    return {name: value for name, value in identity.items() if name not in _SINCE or value != _SINCE[name]}
+
+
 def corpus_checksum(corpus: Corpus) -> str:
     """Changes with any row's tokens or labels, their order, or a source's name."""
     sources = [*corpus.sources, corpus.train, corpus.validation, corpus.test]

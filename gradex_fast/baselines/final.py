@@ -17,6 +17,7 @@ from gradex_fast.model import load_model, trainable
 from gradex_fast.state import Run
 from gradex_fast.train import total_steps, train
 from gradex_fast.types import Example
+from gradex_fast.workspace import lasting
 
 Figures = dict[str, Any]
 
@@ -47,7 +48,7 @@ def feature_transfer(run: Run) -> Figures:
 
 def _once(run: Run, part: str, examples: Sequence[Example]) -> Figures:
     recipe, digests = run.recipe.train, [example.digest for example in examples]
-    identity = [f"{name}={value}" for name, value in run.identity.items()]
+    identity = [f"{name}={value}" for name, value in lasting(run.identity).items()]
     key = checksum(part, *identity, recipe.key(), *digests)
     place = run.path / "rivals" / "finals" / f"{key}.json"
     if (known := read_json(place)) is not None:

@@ -23,6 +23,7 @@ from gradex_fast.sections import TrainRecipe
 from gradex_fast.state import Run
 from gradex_fast.train import train
 from gradex_fast.types import Estimates, Example
+from gradex_fast.workspace import lasting
 
 STARTS = ("pretrained", "meta")
 
@@ -136,5 +137,7 @@ def _origin(run: Run, start: Any) -> list[str]:
     """What a training starts from, what it is measured on, and all else that decides its result."""
     weights = [file_checksum(path) for path in sorted(start.glob("*.safetensors"))] if start else []
     measured = [example.digest for example in run.corpus.validation.examples]
-    fields = [f"{name}={value}" for name, value in run.identity.items() if name == "seed" or name.startswith("model")]
+    fields = [
+        f"{name}={value}" for name, value in lasting(run.identity).items() if name == "seed" or name.startswith("model")
+    ]
     return [*fields, *weights, *measured]
