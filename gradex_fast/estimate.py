@@ -58,9 +58,9 @@ class SubsetEstimator:
         ridge: dimensionless; λ = ridge · tr(H₀)/d, H₀ = mean σ'(h_i) g̃_i g̃_iᵀ.
         always: groups that are in every subset (the target's own training rows).
         count: n; None is the highest group and one. A group may have no rows.
-        training: what the fine-tunings have in common: their "epochs", so that on fewer rows they are shorter and lead
-            less far, or their "steps".  Going t steps down a gradient is like a ridge of 1/t: a subset of N_S rows has
-            λ · TYPICAL N / N_S, or else λ.
+        divisor: of Σ losses in F_S. "typical": TYPICAL · N for all subsets, as if x had one prior and every row were
+            evidence (a logistic regression with scikit-learn's C, and the paper's): on fewer rows x goes less far.
+            "own": the subset's own rows, so that λ weighs as much in all.
         evaluate: x [d] -> true losses [v] at θ* + P x / √d: the `lift` estimate (Algorithm 1, line 10) in
             place of the linear one.
         bootstrap: resamplings of the validation rows for the intervals, drawn from `seed`.
@@ -84,7 +84,7 @@ class SubsetEstimator:
         ridge: float = 10.0,
         always: Sequence[int] | None = None,
         count: int | None = None,
-        training: Literal["epochs", "steps"] = "epochs",
+        divisor: Literal["typical", "own"] = "typical",
         evaluate: Callable[[np.ndarray], np.ndarray] | None = None,
         bootstrap: int = 200,
         seed: int = 0,
@@ -106,7 +106,7 @@ class SubsetEstimator:
         self.calibration: Calibration | None = None
         self.tally = Tally()
         self._evaluate, self._tol, self._threads = evaluate, tol, threads
-        self.divisor = TYPICAL * len(train) if training == "epochs" else None
+        self.divisor = TYPICAL * len(train) if divisor == "typical" else None
         options = {"divisor": self.divisor, "threads": threads}
         self._solver = kernels.SubsetSolver(self.train.g, self.train.margin, self.group_ptr, **options)
         even = np.full(len(valid), 1 / len(valid))

@@ -144,7 +144,7 @@ def estimate(run: Run) -> None:
         ridge=10.0 if recipe.ridge == "auto" else recipe.ridge,
         always=always,
         count=n + len(always),
-        training="steps" if (recipe.anchor_train or run.recipe.train).steps else "epochs",
+        divisor=recipe.divisor,
         evaluate=_lifted_losses(run, judged) if recipe.mode == "lift" else None,
         bootstrap=recipe.bootstrap,
         seed=run.recipe.seed,

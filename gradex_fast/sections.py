@@ -303,6 +303,9 @@ class EstimateRecipe(Section):
     anchor_train: TrainRecipe | None = Field(None, description="None: the same as `train`")
     bootstrap: int = Field(200, ge=10)
     mode: Literal["linear", "lift"] = "linear"
+    divisor: Literal["typical", "own"] = Field(
+        "typical", description="of the losses in a subset's regression: one for all subsets, or its own rows"
+    )
 
     @model_validator(mode="after")
     def _auto_needs_anchors(self) -> EstimateRecipe:

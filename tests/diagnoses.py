@@ -72,6 +72,5 @@ def estimated(run: pipeline.Run, subsets: list[list[str]], ridge: float, **optio
     train, valid = (sketched(run, rows, **options) for rows in (run.examples(), run.corpus.validation.examples))
     sources = [*run.corpus.sources, run.corpus.train]
     groups = np.repeat(np.arange(len(sources)), [len(source.examples) for source in sources])
-    options = {"always": [len(sources) - 1], "training": "steps"}  # as TRAINED has them
-    estimator = SubsetEstimator(train, groups, valid, ridge=ridge, **options)
+    estimator = SubsetEstimator(train, groups, valid, ridge=ridge, always=[len(sources) - 1])
     return estimator.estimate([[run.corpus.names.index(name) for name in names] for names in subsets]).loss

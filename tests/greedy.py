@@ -20,9 +20,9 @@ def some_sketches(draw, features: np.ndarray, spread: float) -> Sketches:
 def make_estimator(seed, sizes, dim, *, scales=1.0, lean=0.5, spread=1.0, **options) -> SubsetEstimator:
     """Sources of sizes[t] rows of about the length scales[t], that lean each their own way; 20 validation rows.
 
-    Every other seed has fine-tunings of as many steps, not epochs.
+    Every other seed divides by each subset's own rows.
     """
-    options = {"training": ("epochs", "steps")[seed % 2], **options}
+    options = {"divisor": ("typical", "own")[seed % 2], **options}
     draw, count = np.random.default_rng(seed), len(sizes)
     group_of_row = np.repeat(np.arange(count), sizes)
     leans = 0.3 + lean * draw.standard_normal((count, dim))
