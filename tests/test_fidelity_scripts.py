@@ -51,12 +51,13 @@ def test_noisy_addition_comes_to_its_tables_and_figures(call, capsys):
 def test_real_text_comes_to_its_tables(call, tmp_path, monkeypatch):
     monkeypatch.setattr(sentiment, "copy_model", tiny_model)
     write_corpora(tmp_path)
-    results = call(sentiment, "--data", str(tmp_path), "--parts", "rivals", "even", "shares")
+    results = call(sentiment, "--data", str(tmp_path), "--parts", "rivals", "greedy", "even", "shares")
     whole = json.loads((results / "sentiment-0.json").read_text())
     found = whole["rivals"]
     assert whole["even"]["finals"].keys() == {f"{name}, as many" for name in sentiment.EVEN}
+    assert whole["greedy"]["finals"].keys() == {"gradex forward", "gradex backward"}
     assert len(whole["shares"]["rows"]) == 6
-    assert found["finals"].keys() == {*sentiment.RIVALS, "gradex forward", "gradex backward", "clean"}
+    assert found["finals"].keys() == {*sentiment.RIVALS, "clean"}
     assert len(found["finals"]["all"]["chosen"]) == 20 and sum(found["bad"]) == 12
     assert found["ensemble"]["1000"] == pytest.approx(10 * found["ensemble"]["100"])
     call(tables), call(figures)

@@ -42,7 +42,7 @@ def mean(values: Sequence[float]) -> tuple[float, float]:
 def accuracies(seeds: Seeds) -> dict[str, list[float]]:
     """By method: share of test rows that the final model has right; real forward selection where it was run."""
     found = {}
-    for part in ("rivals", "even"):
+    for part in ("rivals", "greedy", "even"):
         known = of(seeds, part, "finals")
         found |= {name: of(known, name, "test_exact_match") for name in (known[0] if known else ())}
     real = of(seeds, "forward", "final", "test_exact_match")

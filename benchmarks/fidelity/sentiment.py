@@ -74,17 +74,23 @@ def drawn(data: Path, corpus: str, split: str, draw: random.Random) -> list[dict
 
 
 def rivals(case: Case) -> Figures:
-    """What each rival and each search over f̂ chose, what that cost, and the model finally trained on it."""
+    """What each rival chose, what that cost, and the model finally trained on it."""
     run, names = case.run, case.run.corpus.names
     rows = compare(run, RIVALS)
     chosen = {row.name: row.outcome.selection.chosen for row in rows if row.name != "all"}
-    chosen |= {f"gradex {name}": run.others[name].chosen for name in GREEDY}
     chosen |= {"clean": tuple(np.flatnonzero(~case.bad).tolist())}
     finals = {name: {**trained_on(run, some), "chosen": [names[i] for i in some]} for name, some in chosen.items()}
     finals["all"] = {**run.workspace.done("meta"), "chosen": names}  # θ* is that very model
     told = separation([row for row in rows if row.name != "all"], case.bad)
     costs = {row.name: spent(row.whole) for row in rows}
     return {"finals": finals, "separation": told, "bad": case.bad.tolist(), "costs": costs, "ensemble": ensembles(run)}
+
+
+def greedy(case: Case) -> Figures:
+    """The models that greedy searches over f̂ lead to."""
+    run, names = case.run, case.run.corpus.names
+    chosen = {f"gradex {name}": run.others[name].chosen for name in GREEDY}
+    return {"finals": {n: {**trained_on(run, some), "chosen": [names[i] for i in some]} for n, some in chosen.items()}}
 
 
 def even(case: Case) -> Figures:
@@ -129,7 +135,15 @@ def _followed(recipe: Recipe) -> Figures:
     return {"rows": list(diagnose(recipe, ["rrss"], reporter=Reporter(quiet=True)).parts["rrss"].summary)}
 
 
-PARTS = {"rivals": rivals, "even": even, "shares": by_share, "rrss": rrss, "rrss_full": rrss_full, "forward": real}
+PARTS = {
+    "rivals": rivals,
+    "greedy": greedy,
+    "even": even,
+    "shares": by_share,
+    "rrss": rrss,
+    "rrss_full": rrss_full,
+    "forward": real,
+}
 
 
 def main() -> None:
