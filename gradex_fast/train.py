@@ -73,8 +73,8 @@ def train(
     trainer = SharpnessAwareTrainer(rho=sam, **parts) if sam else SampleMeanTrainer(**parts)
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         raise GradexError(
-            "this process was started for FSDP or DeepSpeed, which split the parameters; a run measures and saves whole "
-            "models: start it for plain data parallelism (torchrun, examples/accelerate/ddp.yaml)"
+            "this process was started for FSDP or DeepSpeed, which split the parameters, but a run saves and measures "
+            "whole models: start it for plain data parallelism (torchrun, examples/accelerate/ddp.yaml)"
         )
     trainer.remove_callback(PrinterCallback)
     place_reports(trainer.callback_handler.callbacks, folder)
