@@ -86,7 +86,7 @@ def test_the_targets_own_rows_are_in_every_subset(inputs, tmp_path, own):
     for mask, x in zip(run.selection.subsets, run.selection.estimates.x, strict=True):
         rows = np.isin(groups, [*np.flatnonzero(mask[:4]), 4])
         features = run.train.g[rows].astype(float)
-        problem = features, run.train.margin[rows], np.ones(len(features)), made.l2
+        problem = features, run.train.margin[rows], np.ones(len(features)), made.l2, made.divisor
         best = reference.objective(reference.minimize(*problem), *problem)
         assert best * (1 - 1e-14) <= reference.objective(x, *problem) <= best * (1 + 1e-6)
 

@@ -166,6 +166,6 @@ def per_token_by_hand(run: Run, subsets, ridge: float) -> np.ndarray:
     losses = []
     for names in subsets:
         rows = np.isin(owners, [*names, run.corpus.train.name])
-        x = reference.minimize(g[rows], h[rows], w[rows], l2)
+        x = reference.minimize(g[rows], h[rows], w[rows], l2, 0.75 * w.sum())
         losses.append((vw * np.log1p(np.exp(-(vh + vg @ x)))).sum() / vw.sum())
     return np.array(losses)

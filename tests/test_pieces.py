@@ -144,7 +144,7 @@ def test_memory_that_runs_out_in_a_step_does_not_change_it(tmp_path, caplog, sam
     hook.remove()
     assert LateSmall.failures >= 1
     assert_same(found, truth, 2e-5 if sam else 1e-5)
-    said = [record.getMessage() for record in caplog.records if record.name == "gradex_fast.train"]
+    said = [record.getMessage() for record in caplog.records if record.name == "gradex_fast.trainer"]
     assert len(said) == LateSmall.failures
     assert all(line.startswith("memory ran out: from now on a training pass has at most ") for line in said)
 

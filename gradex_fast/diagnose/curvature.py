@@ -48,6 +48,7 @@ class TokenEstimator:
     Attributes:
         train, valid: sketches of tokens; weights, valid_weights: 1/L of the row that each is of.
         group_ptr: [n + always + 1]; a token's group is its row's.
+        divisor: as the run's estimator has it: the tokens of a row weigh 1 together.
     """
 
     train: Sketches
@@ -56,6 +57,7 @@ class TokenEstimator:
     always: tuple[int, ...]
     valid: Sketches
     valid_weights: np.ndarray
+    divisor: float | None
 
     @classmethod
     def of(cls, run: Run) -> TokenEstimator:
@@ -64,7 +66,8 @@ class TokenEstimator:
         parts = [*other.corpus.sources, *([other.corpus.train] if run.corpus.train.examples else [])]
         ptr = np.cumsum([0, *(len(source.examples) for source in parts)])
         weights = shares([*run.examples()]), shares(run.corpus.validation.examples)
-        return cls(other.train, weights[0], ptr, run.estimator.always, other.validation, weights[1])
+        validation, made = (other.validation, weights[1]), run.estimator
+        return cls(other.train, weights[0], ptr, made.always, *validation, made.divisor)
 
     def l2(self, ridge: float) -> float:
         """λ = ridge · tr(H₀)/d, H₀ the weighted mean of σ'(h) g̃ g̃ᵀ."""
@@ -76,7 +79,7 @@ class TokenEstimator:
     def estimate(self, subsets: np.ndarray, ridge: float) -> np.ndarray:
         """f̂ [m] of m subsets."""
         rows = (self.train.g, self.train.margin, self.group_ptr)
-        solver = kernels.SubsetSolver(*rows, weights=self.weights)
+        solver = kernels.SubsetSolver(*rows, weights=self.weights, divisor=self.divisor)
         x = solver.solve(subsets, l2=self.l2(ridge), always=self.always, tol=1e-8).x
         return np.average(kernels.row_losses(x, self.valid.g, self.valid.margin), axis=1, weights=self.valid_weights)
 
