@@ -184,11 +184,10 @@ def test_numpy_and_torch_defaults(cpu: Place) -> None:
     assert isinstance(kernels.project(x[0].numpy(), dim=5, **TENSOR), np.ndarray)
     try:
         torch.set_default_dtype(torch.float64)
-        torch.set_default_device("meta")
-        got = kernels.sketch(x, d, dim=5, lengths=[3] * 5, **TENSOR), kernels.lift(x[0], 20, **TENSOR)
+        with torch.device("meta"):  # torch.set_default_device(None) would leave something of itself behind
+            got = kernels.sketch(x, d, dim=5, lengths=[3] * 5, **TENSOR), kernels.lift(x[0], 20, **TENSOR)
     finally:
         torch.set_default_dtype(torch.float32)
-        torch.set_default_device(None)
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
