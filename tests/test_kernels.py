@@ -56,11 +56,10 @@ def test_torch_defaults_do_not_matter(cpu: Place) -> None:
     expected = kernels.sketch(x, d, dim=5, **PLAN), kernels.lift(x[0], 20, **PLAN)
     try:
         torch.set_default_dtype(torch.float64)
-        torch.set_default_device("meta")
-        got = kernels.sketch(x, d, dim=5, lengths=[3] * 5, **PLAN), kernels.lift(x[0], 20, **PLAN)
+        with torch.device("meta"):  # torch.set_default_device(None) would leave something of itself behind
+            got = kernels.sketch(x, d, dim=5, lengths=[3] * 5, **PLAN), kernels.lift(x[0], 20, **PLAN)
     finally:
         torch.set_default_dtype(torch.float32)
-        torch.set_default_device(None)
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
