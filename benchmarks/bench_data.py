@@ -21,8 +21,8 @@ from transformers import PreTrainedTokenizerFast
 
 from gradex_fast.data import load_corpus
 from gradex_fast.data.read import read
+from gradex_fast.data_sections import FileRecipe
 from gradex_fast.recipe import Recipe
-from gradex_fast.sections import FileRecipe
 
 SAMPLE = 5000
 VOCABULARY = 8192

@@ -19,7 +19,7 @@ from torch import nn
 
 from gradex_fast import kernels
 from gradex_fast.batch import Batch
-from gradex_fast.model import recomputing
+from gradex_fast.modes import recomputing
 from gradex_fast.sketch import Sketcher
 
 TIMES_PLAIN, TIMES_MEMORY, EXTRA_GIB = 1.08, 1.03, 1.0

@@ -12,6 +12,7 @@ from typing import Any
 
 from gradex_fast.commands import OVERRIDES, RECIPE, add_command, add_doctor, add_export, add_plan
 from gradex_fast.errors import GradexError
+from gradex_fast.ranks import Ranks, require_alone
 from gradex_fast.terminal import calm_libraries
 from gradex_fast.terminal import show as _show
 from gradex_fast.termination import Terminated, terminable
@@ -153,6 +154,7 @@ def _recipes(options: argparse.Namespace) -> int:
 
 
 def _diagnose(options: argparse.Namespace) -> int:
+    require_alone("diagnose")
     from gradex_fast.recipe import Recipe
 
     parts = [text for text in options.parts or () if "=" not in text]
@@ -187,7 +189,6 @@ def _run(options: argparse.Namespace) -> int:
     from gradex_fast import joint
     from gradex_fast.pipeline import run
     from gradex_fast.progress import Reporter
-    from gradex_fast.ranks import Ranks
 
     ranks = Ranks.of(options.shard) if options.shard else Ranks.here()
     reporter = _reporter(options) if ranks.leads else Reporter.silent()
@@ -199,6 +200,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    require_alone("compare")
     from gradex_fast.recipe import Recipe
 
     recipe = Recipe.load(options.recipe, tuple(options.overrides))
@@ -218,6 +220,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    require_alone("demo")
     calm_libraries()
     import torch
 

@@ -23,7 +23,8 @@ from functools import lru_cache
 import numpy as np
 from torch import nn
 
-from gradex_fast.model import evaluating, load_outline
+from gradex_fast.model import load_outline
+from gradex_fast.modes import evaluating
 from gradex_fast.row_pass import row_pass
 from gradex_fast.sections import ModelRecipe, SketchRecipe
 from gradex_fast.types import Example

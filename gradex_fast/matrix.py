@@ -39,19 +39,17 @@ class Matrix:
         Raises:
             GradexError: the disk is full.
         """
-        stamps, g, done = {path.name: _stamp(path) for path in paths}, None, 0
-        margin, loss = np.empty((2, rows))
-        with _replaced(self._g) as temporary:
+        stamps, (margin, loss), done = {path.name: _stamp(path) for path in paths}, np.empty((2, rows)), 0
+        with _replaced(self._g) as temporary, open(temporary, "wb") as file:  # a full disk kills whoever writes a map
             for part in parts:
-                if g is None:
-                    shape = rows, part.g.shape[1]
-                    g = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+                if not done:
+                    shape = {"descr": "<f4", "fortran_order": False, "shape": (rows, part.g.shape[1])}
+                    np.lib.format.write_array_header_1_0(file, shape)
                 here = slice(done, done := done + len(part))
-                g[here], margin[here], loss[here] = part.g, part.margin, part.loss
-            if g is None:
-                np.save(temporary, np.zeros((0, 0), np.float32))
-            else:
-                g.flush()
+                margin[here], loss[here] = part.margin, part.loss
+                file.write(np.ascontiguousarray(part.g, "<f4").data)
+            if not done:
+                np.save(file, np.zeros((0, 0), np.float32))
         with _replaced(self._rows) as temporary:
             np.save(temporary, np.stack([margin, loss]))
         self._stamps = stamps | {path.name: _stamp(path) for path in (self._g, self._rows)}

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     set_seed,
 )
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gradex_fast.errors import GradexError
 from gradex_fast.files import checksum, file_checksum
@@ -146,57 +144,6 @@ def grouped(parameters: Mapping[str, nn.Parameter], patterns: Mapping[str, str |
 def encodes(model: nn.Module) -> bool:
     """Whether it is an encoder-decoder."""
     return getattr(model, "module", model).config.is_encoder_decoder
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without a cache of keys while open; afterwards every module is back in its own mode."""
-    training = [module for module in model.modules() if module.training]
-    found = (vars(module).get("config") for module in model.modules())  # getattr is slow where there is none
-    configs = [config for config in found if getattr(config, "use_cache", False)]
-    if training:
-        model.eval()
-    try:
-        for config in configs:
-            config.use_cache = False
-        yield
-    finally:
-        for config in configs:
-            config.use_cache = True
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def recomputing(model: nn.Module) -> Iterator[None]:
-    """While open, gradient checkpointing that is switched on works in evaluation mode too.
-
-    transformers recomputes a layer only if the layer itself, not its children, is in training mode. So it is, but not
-    while its forward pass runs: some have dropout of their own.
-    """
-    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing]
-    before = [(layer, layer.training, layer._gradient_checkpointing_func) for layer in layers]
-    try:
-        for layer, training, checkpoint in before:
-            layer.training, layer._gradient_checkpointing_func = (
-                True,
-                partial(_checkpointed, layer, training, checkpoint),
-            )
-        yield
-    finally:
-        for layer, training, checkpoint in before:
-            layer.training, layer._gradient_checkpointing_func = training, checkpoint
-
-
-def _checkpointed(layer, training, checkpoint, function, *arguments):
-    def run(*arguments):
-        layer.training = training
-        try:
-            return function(*arguments)
-        finally:
-            layer.training = True
-
-    return checkpoint(run, *arguments)
 
 
 def _pretrained(recipe: ModelRecipe, name: str, device: str) -> nn.Module:

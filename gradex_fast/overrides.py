@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from gradex_fast.data_sections import FILE_ENDING
 from gradex_fast.errors import GradexError
-from gradex_fast.sections import FILE_ENDING
 
 _HUB = ("config", "revision", "split", "files")
 

@@ -9,12 +9,12 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from gradex_fast import packaged
+from gradex_fast.data_sections import DataRecipe
 from gradex_fast.errors import GradexError
 from gradex_fast.overrides import apply, lay_over
 from gradex_fast.recipe_errors import explain
 from gradex_fast.sections import (
     ClustersRecipe,
-    DataRecipe,
     DiagnoseRecipe,
     EstimateRecipe,
     MetaRecipe,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from gradex_fast.sections import SOURCE_TAGS, Section
+from gradex_fast.data_sections import SOURCE_TAGS
+from gradex_fast.sections import Section
 
 _MISSING = {
     "model": "model.name, the pretrained model (a hub id or a folder)",

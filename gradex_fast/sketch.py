@@ -17,7 +17,8 @@ from gradex_fast.errors import GradexError
 from gradex_fast.fitting import Budget, in_batches
 from gradex_fast.losses import MARGINS, sample_losses, token_losses
 from gradex_fast.memory import Saved
-from gradex_fast.model import encodes, evaluating, grouped, trainable
+from gradex_fast.model import encodes, grouped, trainable
+from gradex_fast.modes import evaluating
 from gradex_fast.progress import Stage
 from gradex_fast.rows import Packed, Rows, laid_out
 from gradex_fast.taps import RowsUnknown

@@ -28,6 +28,7 @@ LAYERS = [
         "clustering",
         "constraints",
         "cross_entropy",
+        "data_sections",
         "files",
         "memory",
         "checkpoints",
@@ -53,7 +54,7 @@ LAYERS = [
         "units",
     },
     {"layers", "head", "joint", "matrix"},
-    {"recognise", "replay", "workspace", "model", "batch", "fitting", "pieces"},
+    {"recognise", "replay", "workspace", "model", "modes", "batch", "fitting", "pieces"},
     {"taps", "losses", "capture", "selfcheck", "preflight", "stopping", "row_pass", "stored", "trainer"},
     {"data", "train", "evaluate", "sketch", "store", "estimate", "select", "report"},
     {

@@ -17,8 +17,8 @@ from corpora import decoded, jsonl, language_model, pairs, recipe
 
 from gradex_fast.data import load_corpus
 from gradex_fast.data.read import read, stem
+from gradex_fast.data_sections import FileRecipe
 from gradex_fast.errors import GradexError
-from gradex_fast.sections import FileRecipe
 
 ROWS = [*pairs("2+2=4", "1+3=4"), {"prompt": "q", "completion": "é", "n": 1}]
 
@@ -166,7 +166,7 @@ def test_local_files_leave_nothing_in_the_users_home(tmp_path):
     for form in ("jsonl.zst", "parquet"):
         write(tmp_path / f"a.{form}", ROWS[:2])
     code = (
-        "import sys; from gradex_fast.data.read import read; from gradex_fast.sections import FileRecipe\n"
+        "import sys; from gradex_fast.data.read import read; from gradex_fast.data_sections import FileRecipe\n"
         "print(sum(len(read(FileRecipe(path=name), sys.argv[1])) for name in ('a.jsonl.zst', 'a.parquet')))"
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "XDG_"))} | {"HOME": str(home)}

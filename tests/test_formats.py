@@ -12,8 +12,9 @@ from gradex_fast.data import load_corpus
 from gradex_fast.data.files import Row
 from gradex_fast.data.formats import format_of
 from gradex_fast.data.tokenise import tokenise
+from gradex_fast.data_sections import DataRecipe, FileRecipe
 from gradex_fast.errors import GradexError
-from gradex_fast.sections import DataRecipe, FileRecipe, ModelRecipe
+from gradex_fast.sections import ModelRecipe
 from gradex_fast.types import UNSUPERVISED, Source
 from gradex_fast.workspace import corpus_checksum
 

@@ -11,9 +11,9 @@ from corpora import decoded, jsonl, language_model, pairs
 from gradex_fast import cli, packaged
 from gradex_fast.data import load_corpus
 from gradex_fast.data.read import read
+from gradex_fast.data_sections import GroupedRecipe
 from gradex_fast.errors import GradexError
 from gradex_fast.recipe import Recipe
-from gradex_fast.sections import GroupedRecipe
 from gradex_fast.types import UNSUPERVISED, Corpus
 
 NAMES = ["alpaca", "commonsenseqa", "cot", "flan_v2", "glue", "strategyqa", "toxigen", "truthfulqa"]

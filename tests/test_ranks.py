@@ -10,7 +10,7 @@ import pytest
 import runs
 from processes import KILLED, command, ended, started
 
-from gradex_fast import pipeline
+from gradex_fast import cli, pipeline
 from gradex_fast.errors import GradexError
 from gradex_fast.ranks import Ranks
 from gradex_fast.recipe import Recipe
@@ -101,6 +101,13 @@ def test_an_array_needs_a_meta_model(inputs, tmp_path):
 def test_a_share_that_is_none(text):
     with pytest.raises(GradexError, match=f"--shard {text}"):
         Ranks.of(text)
+
+
+@pytest.mark.parametrize("name", ["compare", "diagnose", "demo"])
+def test_some_commands_are_for_one_process(monkeypatch, capsys, recipe, name):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.main([name] if name == "demo" else [name, recipe]) == 2
+    assert f"{name} is for one process, and this is one of 2" in capsys.readouterr().err
 
 
 def test_several_processes_throw_nothing_away(inputs, tmp_path):

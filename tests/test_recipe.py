@@ -7,9 +7,9 @@ import copy
 import pytest
 import yaml
 
+from gradex_fast.data_sections import GroupedRecipe, SourceRecipe
 from gradex_fast.errors import GradexError
 from gradex_fast.recipe import Recipe
-from gradex_fast.sections import GroupedRecipe, SourceRecipe
 
 LISTED = {
     "model": {"name": "gpt2"},

@@ -28,10 +28,10 @@ def test_everything_is_there_in_order_and_a_second_call_appends(tmp_path):
         reporter.log_to(path)
         reporter.warn("of our own")
         logging.getLogger("gradex_fast.fitting").warning("memory ran out")
-        logging.getLogger("some.library").warning("deprecated %s", "thing")
+        logging.getLogger("another.package").warning("deprecated %s", "thing")
         transformers_logging.get_logger("transformers.trainer").error("of transformers")
         warnings.warn("of Python", stacklevel=1)
-    logging.getLogger("some.library").warning("after the run")
+    logging.getLogger("another.package").warning("after the run")
     with pytest.raises(KeyError), reporter:
         reporter.say("again")
         raise KeyError("what stopped it")

@@ -32,6 +32,10 @@ def write(store: SketchStore, split: str, whole: Sketches, gaps: list[range] | N
         store.write(split, rows, whole[rows.start : rows.stop], [f"{row:016x}" for row in rows])
 
 
+def parts(sketches: Sketches) -> tuple[np.ndarray, ...]:
+    return sketches.g, sketches.margin, sketches.loss
+
+
 def assert_same(found: Sketches, truth: Sketches) -> None:
     for name in ("g", "margin", "loss"):
         one, other = getattr(found, name), getattr(truth, name)
@@ -92,6 +96,31 @@ def test_a_damaged_shard_is_found_and_only_it_is_redone(tmp_path, damage):
     assert_same(store(tmp_path).read("train", 12), whole)
 
 
+def test_what_was_put_together_follows_its_shards(tmp_path):
+    """A shard that is written anew, and a matrix that something else wrote to."""
+    whole, other = sketches(12), sketches(12, seed=1)
+    write(store(tmp_path), "train", whole)
+    first = store(tmp_path).read("train", 12)
+    assert not first.g.flags.writeable
+    write(store(tmp_path), "train", other, [range(4, 8)])
+    mixed = Sketches(*(np.concatenate([a[:4], b[4:8], a[8:]]) for a, b in zip(parts(whole), parts(other), strict=True)))
+    assert_same(store(tmp_path).read("train", 12), mixed)
+    assert_same(first, whole)  # is still open, and as it was
+    (tmp_path / "train.npy").write_bytes(b"something else")
+    assert_same(store(tmp_path).read("train", 12), mixed)
+
+
+def test_a_shard_that_was_damaged_after_it_was_put_together(tmp_path):
+    write(store(tmp_path), "train", sketches(12))
+    store(tmp_path).read("train", 12)
+    path = tmp_path / "train-000001.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    assert store(tmp_path).missing("train", 12) == [range(4, 8)]
+    with pytest.raises(GradexError, match="1 shards are missing or damaged"):
+        store(tmp_path).read("train", 12)
+
+
 @pytest.mark.parametrize("field", IDENTITY)
 def test_sketches_of_something_else_are_refused(tmp_path, field):
     store(tmp_path)
@@ -129,4 +158,28 @@ def test_a_disk_that_is_full_in_the_middle_of_a_shard(tmp_path):
     again, whole = store(tmp_path), sketches(12)
     assert again.missing("train", 12) == [range(8, 12)]
     write(again, "train", whole)
+    assert_same(store(tmp_path).read("train", 12), whole)
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_store import store
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (150, resource.RLIM_INFINITY))
+try:
+    store(Path({folder!r})).read("train", 12)
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+def test_a_disk_that_is_full_while_shards_are_put_together(tmp_path):
+    whole = sketches(12)
+    write(store(tmp_path), "train", whole)
+    program = FULL.format(tests=str(__file__).rpartition("/")[0], folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "OSError\n"
+    assert not list(tmp_path.glob("*.npy")) + list(tmp_path.glob(".train*"))
     assert_same(store(tmp_path).read("train", 12), whole)

@@ -10,7 +10,7 @@ from torch import nn
 
 from gradex_fast.batch import collate
 from gradex_fast.fitting import Budget, in_batches
-from gradex_fast.model import evaluating
+from gradex_fast.modes import evaluating
 from gradex_fast.types import Example
 
 

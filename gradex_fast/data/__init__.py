@@ -12,9 +12,9 @@ from gradex_fast.data.groups import check_count, grouped
 from gradex_fast.data.overlap import without_overlap
 from gradex_fast.data.read import read, stem
 from gradex_fast.data.tokenise import tokenise
+from gradex_fast.data_sections import DataRecipe, FileRecipe, GroupedRecipe
 from gradex_fast.errors import GradexError
 from gradex_fast.recipe import Recipe
-from gradex_fast.sections import DataRecipe, FileRecipe, GroupedRecipe
 from gradex_fast.types import Corpus, Source
 
 if TYPE_CHECKING:

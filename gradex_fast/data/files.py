@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gradex_fast.data_sections import FILE_ENDING
 from gradex_fast.errors import GradexError
-from gradex_fast.sections import FILE_ENDING
 
 _BLOCK = 1 << 20
 

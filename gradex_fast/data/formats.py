@@ -10,8 +10,9 @@ from gradex_fast.data.cells import class_of, optional_text, text_of
 from gradex_fast.data.chat import Conversation, converse, turns_of, way_of
 from gradex_fast.data.files import Row
 from gradex_fast.data.prompts import Completion, alpaca, prompted, text_getter
+from gradex_fast.data_sections import DataRecipe, FileRecipe
 from gradex_fast.errors import GradexError
-from gradex_fast.sections import DataRecipe, FileRecipe, ModelRecipe
+from gradex_fast.sections import ModelRecipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

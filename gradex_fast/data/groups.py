@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 
 from gradex_fast.data.files import Row
+from gradex_fast.data_sections import FileRecipe, GroupedRecipe
 from gradex_fast.errors import GradexError
-from gradex_fast.sections import FileRecipe, GroupedRecipe
 
 UNASSIGNED = "unassigned"
 """The source of rows that name none, where the recipe wants one."""

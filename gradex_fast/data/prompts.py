@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from gradex_fast.data.cells import is_text, optional_text, text_of
 from gradex_fast.data.files import Row
+from gradex_fast.data_sections import FileRecipe
 from gradex_fast.errors import GradexError
-from gradex_fast.sections import FileRecipe
 from gradex_fast.text_template import Words, columns_of, fill
 
 _TASK = "Below is an instruction that describes a task"

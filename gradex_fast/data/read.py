@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 
 from gradex_fast.data.files import Row, rows_of
+from gradex_fast.data_sections import FILE_ENDING, FileRecipe
 from gradex_fast.errors import GradexError
-from gradex_fast.sections import FILE_ENDING, FileRecipe
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 

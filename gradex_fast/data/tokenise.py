@@ -11,7 +11,7 @@ import numpy as np
 from gradex_fast.data.encode import Tokens, encode
 from gradex_fast.data.files import Row
 from gradex_fast.data.formats import Labelled, Sample
-from gradex_fast.sections import DataRecipe
+from gradex_fast.data_sections import DataRecipe
 from gradex_fast.types import UNSUPERVISED, Example, Source
 
 if TYPE_CHECKING:

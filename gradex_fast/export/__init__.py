@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 from gradex_fast.errors import GradexError
 from gradex_fast.export import axolotl, llamafactory, notes, plain, trl
 from gradex_fast.export.mixture import Mixture, read_mixture
-from gradex_fast.files import read_json, write_json
+from gradex_fast.files import read_json, temporary_name, write_json
 
 __all__ = ["TOOLS", "export"]
 
@@ -92,7 +91,7 @@ def _check(folder: Path, overwrite: bool) -> None:
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
     """A folder to write in that takes the place of `folder` at the end; if anything fails, nothing changes."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(folder)
     try:
         temporary.mkdir(parents=True)
         yield temporary

@@ -16,12 +16,12 @@ from gradex_fast.data.files import Row
 from gradex_fast.data.formats import Format, format_of
 from gradex_fast.data.prompts import Completion
 from gradex_fast.data.read import stem
+from gradex_fast.data_sections import FileRecipe, GroupedRecipe
 from gradex_fast.errors import GradexError
 from gradex_fast.files import file_checksum, read_json
 from gradex_fast.finetuning import data_checksum
 from gradex_fast.model import load_tokenizer
 from gradex_fast.recipe import Recipe
-from gradex_fast.sections import FileRecipe, GroupedRecipe
 from gradex_fast.types import Corpus, Example, Source
 from gradex_fast.workspace import corpus_checksum
 
