@@ -59,6 +59,6 @@ def require_alone(command: str) -> None:
     """Raises GradexError where this is one of several processes."""
     if (count := Ranks.here().count) > 1:
         raise GradexError(
-            f"{command} is for one process, and this is one of {count}; let several carry out the recipe's stages (`run`), "
-            f"then call {command} by itself"
+            f"{command} is for one process, and this is one of {count}; let several carry out the recipe's stages "
+            f"(`run`), then call {command} by itself"
         )
