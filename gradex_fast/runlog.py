@@ -9,7 +9,7 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 
 _SILENT = ("transformers", "datasets")
-"""They hand nothing to the root logger."""
+"""They hand nothing to the root logger, unless told to (transformers: by a variable CI)."""
 
 
 class RunLog:
@@ -24,6 +24,7 @@ class RunLog:
         self._path: Path | None = None
         self._waiting = MemoryHandler(1, flushLevel=logging.CRITICAL + 1)  # flushes every record once it has a target
         self._waiting.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._waiting.addFilter(_first_time)
         self._shown = _Shown(warn)
 
     def start(self) -> None:
@@ -58,6 +59,13 @@ class RunLog:
     def write(self, level: int, message: str) -> None:
         """A line of the run's own."""
         self._waiting.handle(logging.LogRecord("gradex_fast", level, "", 0, message, None, None))
+
+
+def _first_time(record: logging.LogRecord) -> bool:
+    """Of a record that reaches the file by its own logger and by the root one, the first."""
+    seen = hasattr(record, "in_run_log")
+    record.in_run_log = True
+    return not seen
 
 
 class _Quiet(logging.FileHandler):

@@ -21,7 +21,9 @@ from gradex_fast.progress import Reporter
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO|WARNING|ERROR) \S")
 
 
-def test_everything_is_there_in_order_and_a_second_call_appends(tmp_path):
+@pytest.mark.parametrize("propagates", [False, True])
+def test_everything_is_there_in_order_and_a_second_call_appends(propagates, tmp_path, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", propagates)
     path, reporter = tmp_path / "run.log", Reporter(Console(file=io.StringIO()), quiet=True)
     with reporter:
         reporter.say("before there was a file")
