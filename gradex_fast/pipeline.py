@@ -14,6 +14,7 @@ from math import isfinite
 import numpy as np
 
 from gradex_fast.accounts import searched
+from gradex_fast.card import write_card
 from gradex_fast.clusters import cut_into_clusters
 from gradex_fast.data import load_corpus
 from gradex_fast.errors import GradexError
@@ -199,9 +200,10 @@ def finetune(run: Run, compare: Mapping[str, Sequence[int]]) -> None:
 
 
 def report(run: Run, labels: Sequence[str] | None = None) -> None:
-    """metrics.json, scores.csv, report.md and report.html."""
+    """The final model's card, metrics.json, scores.csv, report.md and report.html."""
     run.summary = summarise(run, labels)
     if run.ranks.leads:
+        write_card(run.path / "final", run.recipe, run.summary)
         scores_csv(run.path, run.summary)
         write_report(run.path, run.summary)
 

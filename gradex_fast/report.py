@@ -55,7 +55,7 @@ def write_report(folder: Path, summary: Summary) -> Path:
     view = _view(summary)
     metrics = json.dumps(_without_nan(summary.get("metrics") or {}), indent=2, allow_nan=False)
     write_atomically(folder / "metrics.json", metrics + "\n")
-    write_atomically(folder / "report.md", _templates(finalize=_markdown).get_template("report.md").render(view))
+    write_atomically(folder / "report.md", markdown_templates().get_template("report.md").render(view))
     write_atomically(folder / "report.html", _templates(autoescape=True).get_template("report.html").render(view))
     return folder / "report.html"
 
@@ -96,6 +96,16 @@ def terminal_table(summary: Summary) -> Table:
     return table
 
 
+def score_meaning(summary: Summary) -> str:
+    """What a source's score is."""
+    return _SCORE.get(summary.get("method", ""), "an estimated loss")
+
+
+def markdown_templates() -> Environment:
+    """Templates into whose Markdown every value goes as inert text."""
+    return _templates(finalize=_markdown)
+
+
 def _view(summary: Summary) -> dict[str, Any]:
     """What the templates read: the summary, its sources by score, and one axis per chart."""
     sources, final = summary["sources"], summary.get("final") or {}
@@ -113,7 +123,7 @@ def _view(summary: Summary) -> dict[str, Any]:
         "details": summary.get("details") or {},
         "cost": cost,
         "cost_rows": _cost_rows(cost) if cost else [],
-        "score_meaning": _SCORE.get(summary.get("method", ""), "an estimated loss"),
+        "score_meaning": score_meaning(summary),
         "ranked": sorted(sources, key=lambda s: s["score"] if _finite(s.get("score")) else math.inf),
         "chosen": [source for source in sources if source["chosen"]],
         "has_truth": _has_truth(summary),
