@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from math import isfinite
+from math import isfinite, log
 
 import numpy as np
 
@@ -104,6 +104,13 @@ def meta(run: Run) -> None:
         run.warn(
             f"meta-training stopped at the best of {note['looks']} looks at the validation rows: θ* has seen the rows "
             "on which the estimates are made"
+        )
+    labels, loss = run.recipe.model.labels, note["validation_loss"]
+    if labels and run.recipe.meta.training == "all" and loss >= log(labels):
+        run.warn(
+            f"θ* has learned nothing of the target: its validation loss is {loss:.3f}, that of a guess among {labels} "
+            f"classes {log(labels):.3f}; estimates there say little. Raise train.learning_rate or train.epochs; where "
+            "sources contradict one another, look at the final figures before you believe the choice"
         )
 
 

@@ -161,3 +161,11 @@ def test_the_plan_counts_meta_trainings_passes(inputs, tmp_path):
         found = plan(Recipe.build({**runs.language_tree(inputs, tmp_path), "meta": meta}))
         seconds[name] = found["seconds"]["meta-training"] * found["tokens_per_second"]
     assert seconds["sam"] == pytest.approx(2 * seconds["plain"]) and seconds["none"] == 0 < seconds["plain"]
+
+
+@pytest.mark.parametrize(("rate", "learned"), [(1e-7, False), (1e-2, True)])
+def test_a_classifier_that_learned_nothing_is_said_to(rate, learned, inputs, tmp_path):
+    tree = runs.classifier_tree(inputs, tmp_path / "run", train={"learning_rate": rate, "epochs": 8})
+    run = runs.run(tree, until="meta")
+    assert (run.workspace.done("meta")["validation_loss"] < np.log(2)) == learned
+    assert any("learned nothing" in warning for warning in run.warnings) != learned

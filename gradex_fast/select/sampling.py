@@ -18,9 +18,10 @@ def random_subsets(
     sampling: str = "independent",
     constraints: Constraints = FREE,
 ) -> np.ndarray:
-    """bool [count, n]: each holds round(fraction · free) free sources, one at least, all of `include`, every `always`.
+    """bool [count, n]: each holds round(fraction · free) free sources, all of `include`, every `always`.
 
-    Free are the candidates that are neither included nor excluded. A budget does not bind these subsets.
+    Free are the candidates that are neither included nor excluded; one at least is drawn and one left out (subsets that
+    are all the same tell no source from another). A budget does not bind these subsets.
 
     Args:
         sampling: "independent" draws each subset alone. "balanced" then swaps sources between subsets until all are
@@ -33,7 +34,7 @@ def random_subsets(
         ValueError: the sampling is unknown, or does not go with the fraction.
     """
     free, draw = constraints.free(estimator.candidates), np.random.default_rng(seed)
-    size = min(max(1, round(fraction * len(free))), len(free))
+    size = min(max(1, round(fraction * len(free))), max(1, len(free) - 1), len(free))
     if sampling == "antithetic" and fraction != 0.5:
         raise ValueError(f"antithetic sampling is for a fraction of 0.5, not {fraction:g}")
     draws = {"independent": _independent, "balanced": _balanced, "antithetic": _antithetic}
