@@ -104,6 +104,7 @@ def test_sjlt_has_one_sign_a_feature() -> None:
 def test_a_mask_reads_features_as_they_are_and_grass_sketches_them() -> None:
     p = made(features(), "random_mask")(torch.eye(SIZE))
     assert torch.equal(p.T @ p, torch.eye(DIM))
+    assert (p.argmax(0).diff() > 0).all()
     for proj_type, read in (("grass", 4 * DIM), ("grass_2", 2 * DIM), ("grass_50", SIZE)):
         p = made(features(), proj_type)(torch.eye(SIZE))
         assert p.count_nonzero() == read
