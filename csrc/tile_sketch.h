@@ -16,12 +16,14 @@
 namespace gradex {
 inline namespace GRADEX_ISA {
 
-// A large parameter's tiles are several of P: their samples' gradients take fewer passes over the tokens.
+// A large parameter's tiles are several of P: their samples' gradients take fewer passes over the tokens. A single row
+// is read once whatever its tiles are, and of small ones more samples share a tile of P.
 constexpr int64_t kLargeTile = 8 * kTileLanes, kLargeParameter = kMaxChunks * kLargeTile;
 constexpr int64_t kGradients = 128 * kTileLanes;  // numbers of some samples' gradients at a time: 256 KiB
 
 inline Tiling cpu_tiling(int64_t out_features, int64_t in_features) {
-  return tiling(out_features, in_features, out_features * in_features < kLargeParameter ? kTileLanes : kLargeTile);
+  const bool large = out_features > 1 && out_features * in_features >= kLargeParameter;
+  return tiling(out_features, in_features, large ? kLargeTile : kTileLanes);
 }
 
 // Down the rows first: the inputs' columns stay in the cache.
