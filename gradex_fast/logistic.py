@@ -92,8 +92,8 @@ class Columns:
             ValueError: a number is too large for float32.
         """
         count, dim = rows.x.shape
-        matrix = np.full((count, dim + (self.scale > 0)), self.scale, np.float32)
         with np.errstate(over="ignore"):
+            matrix = np.full((count, dim + (self.scale > 0)), self.scale, np.float32)
             np.subtract(rows.x, self.centre, out=matrix[:, :dim], casting="same_kind")
         matrix *= rows.signs.astype(np.float32)[:, None]
         if not np.isfinite(matrix).all():
