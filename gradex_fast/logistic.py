@@ -15,7 +15,7 @@ from enum import Enum
 
 import numpy as np
 
-from gradex_fast.regression import SubsetSolver, row_losses
+from gradex_fast.regression import SubsetSolver
 
 BLOCK = 1 << 24
 """Entries of the largest array that is made on the way, but for the solver's own rows."""
@@ -119,8 +119,8 @@ def fit_subsets(
 ) -> Fits:
     """argmin F over the rows of every subset. groups: int [N], a row's group; subsets: bool [m, n].
 
-    A subset's F comes within `tol` of its minimum, relative to it (see `SubsetSolver.solve`). x is rounded to float32,
-    a free intercept's penalty is as `Columns.of` has it, and losses are sums of float32 numbers.
+    A subset's F comes within `tol` of its minimum, relative to it (see `SubsetSolver.solve`), but for two things: the
+    solver rounds x to float32, and has a penalty for a free intercept, as `Columns.of` says.
 
     Raises:
         ValueError: a number is too large for float32.
@@ -131,17 +131,26 @@ def fit_subsets(
     weights = subsets @ np.bincount(groups, rows.weight, subsets.shape[1])
     divisor = weights[weights > 0].mean() if weights.any() else 1.0
     columns = Columns.of(rows, intercept, l2=1 / (C * divisor))
-    features, margins = columns.features(rows), rows.signs * rows.offset
     pointer = np.concatenate([[0], np.cumsum(np.bincount(groups, minlength=subsets.shape[1]))])
-    solver = SubsetSolver(features, margins, pointer, weights=rows.weight, divisor=divisor, threads=threads)
+    options = {"weights": rows.weight, "divisor": divisor, "threads": threads}
+    solver = SubsetSolver(columns.features(rows), rows.signs * rows.offset, pointer, **options)
     limits = {"tol": tol, "max_iterations": max_iterations, "threads": threads}
     found = solver.solve(subsets, l2=1 / (C * divisor), **limits)
     w, b = columns.original(found.x)
-    losses = np.square(w).sum(axis=1) / 2 + (np.square(b) / 2 if intercept is Intercept.PENALISED else 0.0)
-    for part in blocks(len(margins), len(w)):
-        for s, each in enumerate(row_losses(found.x, features[part], margins[part], threads=threads)):
-            losses[s] += C * (each @ (rows.weight[part] * subsets[s, groups[part]]))
+    losses = C * _sums(rows, groups, subsets, w, b) + np.square(w).sum(axis=1) / 2
+    if intercept is Intercept.PENALISED:
+        losses += np.square(b) / 2
     return Fits(w, b, losses, found.iterations, found.status)
+
+
+def _sums(rows: LabelledRows, groups: np.ndarray, subsets: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Σ_i s_i softplus(−y_i (o_i + w·x_i + b)) over every subset, in float64: [m]."""
+    sums = np.zeros(len(w))
+    for part in blocks(len(rows.x), max(w.shape)):
+        z = rows.x[part] @ w.T + b + rows.offset[part, None]
+        losses = np.logaddexp(0, -rows.signs[part, None] * z)
+        sums += rows.weight[part] @ (losses * subsets.T[groups[part]])
+    return sums
 
 
 def blocks(count: int, width: int) -> list[slice]:

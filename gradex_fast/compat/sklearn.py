@@ -50,7 +50,7 @@ class SubsetLogisticRegression(ClassifierMixin, BaseEstimator):
         coef_ [1, d], intercept_ [1]: of a fit without subsets; after one with subsets they do not exist.
         coefs_ [m, d], intercepts_ [m]: of every subset, float64; m = 1 without subsets. A subset without rows or weight
             has zeros. One whose rows have one class has, if b is not penalised, no minimum: b is a large number.
-        losses_ [m]: the objective there; with subsets to float32's accuracy.
+        losses_ [m]: the objective there.
         n_iter_ [m]: steps, the start that all subsets share counted as one.
         converged_: bool [m].
         n_features_in_, feature_names_in_: as in scikit-learn.
