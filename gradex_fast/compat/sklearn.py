@@ -29,7 +29,8 @@ class SubsetLogisticRegression(ClassifierMixin, BaseEstimator):
     """Binary logistic regression with scikit-learn's objective, and hundreds of them over subsets at once.
 
     Minimises C Σ_i s_i softplus(−y_i (o_i + w·x_i + b)) + ½‖w‖² with labels y = ±1, offsets o and sample weights s:
-    what `sklearn.linear_model.LogisticRegression` minimises where o = 0. X is dense.
+    what `sklearn.linear_model.LogisticRegression` minimises where o = 0. X is dense. Beyond about a thousand features
+    the solver has no Hessians: it takes many steps, and may need a larger `max_iter`.
 
     Without subsets `fit` is any classifier's. It ends with Newton's steps in float64 (NumPy's, up to 1,024 features),
     so that the result is exact to rounding whatever `tol` is. With `groups` and `subsets`, every subset is a
