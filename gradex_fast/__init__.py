@@ -30,9 +30,11 @@ _HOMES = {
     "Source": "types",
     "GradexError": "errors",
     "kernels": "",
+    "SubsetLogisticRegression": "compat.sklearn",
 }
 
-__all__ = list(_HOMES)
+# Those of `compat` need a package that is an extra, which ``from gradex_fast import *`` must not.
+__all__ = [name for name, home in _HOMES.items() if not home.startswith("compat")]
 
 
 def __getattr__(name: str) -> Any:
@@ -43,4 +45,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *_HOMES])

@@ -30,11 +30,13 @@ LAYERS = [
         "cross_entropy",
         "data_sections",
         "files",
+        "logistic",
         "memory",
         "checkpoints",
         "claims",
         "metrics",
         "moves",
+        "newton",
         "overrides",
         "packaged",
         "placement",
@@ -71,7 +73,7 @@ LAYERS = [
         "summary",
         "pipeline",
     },
-    {"baselines", "diagnose"},
+    {"baselines", "compat", "diagnose"},
     {"export", "demo", "doctor", "plan", "preview", "commands", "cli", "__main__"},
 ]
 STAGES = next(layer for layer in LAYERS if "sketch" in layer)

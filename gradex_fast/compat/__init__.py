@@ -1,1 +1,1 @@
-"""Other packages' interfaces over the kernels: `compat.trak` and `compat.dattri`. Needs torch and NumPy only."""
+"""Other libraries' interfaces over these kernels: scikit-learn's estimators, TRAK's and dattri's projectors."""

@@ -29,7 +29,7 @@ NEEDED = {
 """The module of each package, and names that a lazy one only then imports in earnest."""
 
 OPTIONAL = {
-    "scikit-learn": ("sklearn.cluster", "clusters of raw rows"),
+    "scikit-learn": ("sklearn.cluster", "clusters of raw rows, SubsetLogisticRegression"),
     "matplotlib": ("matplotlib.figure", "figures of a diagnosis"),
     "bitsandbytes": ("bitsandbytes", "quantised base models"),
     "trl": ("trl", "training on an export"),
