@@ -72,7 +72,7 @@ LAYERS = [
         "pipeline",
     },
     {"baselines", "diagnose"},
-    {"export", "demo", "doctor", "plan", "preview", "commands", "cli", "__main__"},
+    {"bench", "export", "demo", "doctor", "plan", "preview", "commands", "cli", "__main__"},
 ]
 STAGES = next(layer for layer in LAYERS if "sketch" in layer)
 SEALED = LAYERS[0] | LAYERS[1] | LAYERS[2] | LAYERS[3] | LAYERS[4] | STAGES
