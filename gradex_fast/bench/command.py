@@ -80,7 +80,8 @@ def _bench(options: argparse.Namespace) -> int:
         print(f"gradex-fast: stopped{kept}", file=sys.stderr)
         return 130 if isinstance(stop, KeyboardInterrupt) else 143
     if not found.cases:
-        raise GradexError(f"bench: nothing was measured: {found.left_out[0].name}: {found.left_out[0].why}")
+        reasons = [f"{each.name}: {each.why}" for each in found.left_out] or ["no parameter is trained"]
+        raise GradexError(f"bench: nothing was measured: {reasons[0]}")
     show(found.model_dump(mode="json"), lambda _, console: print_results(found, console), _shown(options))
     return 0
 

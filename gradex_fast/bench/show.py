@@ -49,9 +49,9 @@ def _header(found: Results) -> Iterator[str]:
     adapter = f"LoRA r = {asked.rank}" if asked.adapter == "lora" else "all parameters"
     if found.parameters is not None:
         sizes = f"{found.trained:,} of {found.parameters:,} parameters trained"
-        yield f"{asked.model}, {adapter}: {sizes}, {found.dtype}; {asked.rows} × {asked.tokens} tokens, d = {asked.dim}"
+        yield f"{asked.model}, {adapter}: {sizes}, {found.dtype}; {asked.rows} × {asked.tokens} tokens"
     where = machine["cpu"] if machine["device"] == "cpu" else f"{machine['device']}, {machine['cpu']}"
-    yield f"{where}, {machine['threads']} threads, {machine['instruction_set']}; load {found.load}"
+    yield f"{where}, {machine['threads']} threads, {machine['instruction_set']}, load {found.load}; d = {asked.dim}"
     for device in dict.fromkeys(each.device for each in found.ceilings):
         own = [f"{count_text(each.best)} {_ceiling(each)}" for each in found.ceilings if each.device == device]
         yield f"ceilings ({device}): {', '.join(own)}"

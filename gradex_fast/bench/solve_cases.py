@@ -63,6 +63,11 @@ def solve_work(problem: Problem, subsets: np.ndarray, iterations: np.ndarray) ->
 
 
 def needed_bytes(settings: BenchSettings) -> float:
-    """Rows and their packed copies, the latent matrix that they are drawn by, and the solutions."""
+    """Rows and their packed copies, the latent matrix that they are drawn by, Hessians, and the solutions."""
     rows = settings.samples + VALIDATION
-    return 4.0 * settings.dim * (3 * rows + 2 * LATENT) + settings.subsets * (8.0 * settings.dim + settings.sources)
+    hessians = 3 * 8.0 * settings.dim**2
+    return (
+        hessians
+        + 4.0 * settings.dim * (3 * rows + 2 * LATENT)
+        + settings.subsets * (8.0 * settings.dim + settings.sources)
+    )
