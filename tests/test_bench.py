@@ -367,6 +367,18 @@ def test_memory_that_runs_out_costs_one_group(monkeypatch, capsys):
     assert "memory ran out" in found["left_out"][0]["why"] and len(found["cases"]) == 6
 
 
+@pytest.mark.usefixtures("quick_ceilings")
+def test_a_model_that_is_refused_costs_its_pass_alone(monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise GradexError("self-check: this model mixes the samples of a batch")
+
+    monkeypatch.setattr(pass_cases, "Sketcher", refuse)
+    assert main(["bench", *QUICK, "--parts", "kernels", "pass", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [each["name"] for each in found["left_out"]] == ["plain pass", "sketch pass, gaussian"]
+    assert "mixes the samples" in found["left_out"][0]["why"] and len(found["cases"]) == 7 and found["complete"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

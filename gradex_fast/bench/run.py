@@ -22,6 +22,7 @@ from gradex_fast.bench.settings import BenchSettings
 from gradex_fast.bench.shapes import layers_of
 from gradex_fast.bench.solve_cases import solve_groups
 from gradex_fast.bench.turns import in_rounds
+from gradex_fast.errors import GradexError
 from gradex_fast.fitting import failure_of
 from gradex_fast.model import load_outline
 from gradex_fast.preflight import usable_device
@@ -97,7 +98,7 @@ def _groups(part: str, setup: _Setup, record: Record) -> Iterator[Group]:
 
 
 def _next_group(groups: Iterator[Group], part: str, record: Record, settings: BenchSettings, say: Say) -> bool:
-    """Whether there was one more; one that memory cannot hold is left out."""
+    """Whether there was one more; one that memory cannot hold, or that the model refuses, is left out."""
     current: list[Group] = []
 
     def measure() -> None:
@@ -110,9 +111,13 @@ def _next_group(groups: Iterator[Group], part: str, record: Record, settings: Be
                 calls = {name: each for name, each in group.make().items() if name in names}
                 record.add(quick, in_rounds(calls, group.device, **options))
 
-    if failure := failure_of(measure):
-        for name in [case.name for group in current for case in group.cases] or [part]:
-            record.leave_out(part, name, f"memory ran out: {failure}")
+    try:
+        failure = failure_of(measure)
+        why = failure and f"memory ran out: {failure}"
+    except GradexError as error:
+        why = str(error)
+    for name in ([case.name for group in current for case in group.cases] or [part]) if why else ():
+        record.leave_out(part, name, why)
     return bool(current)
 
 
