@@ -18,9 +18,9 @@ from typing import Any
 import exact_newton
 import numpy as np
 import solve_report
-from subset_problems import SIZES, Problem, make_problem, penalties, random_subsets
 
 from gradex_fast import kernels, native
+from gradex_fast.bench.problems import SIZES, Problem, make_problem, penalties, random_subsets
 
 SHARED_START, SUBSET_HESSIANS, UNION_HESSIAN, BATCHES = 1, 2, 4, 8
 """`SolvePart` of csrc/solve.h."""

@@ -1,4 +1,4 @@
-"""The subset solver on the problems of `subset_problems.py`: time, accuracy, memory, and beside public solvers.
+"""The subset solver on the problems of `gradex_fast.bench.problems`: time, accuracy, memory, and beside public solvers.
 
     python benchmarks/bench_solve.py --rivals --selection --check-path --out benchmarks/results/solve.json
 
@@ -26,9 +26,9 @@ import pytest
 import rival_solvers
 import selection_path
 import solve_report
-from subset_problems import REGIMES, SIZES, Problem, make_problem, penalties, random_subsets
 
 from gradex_fast import kernels
+from gradex_fast.bench.problems import REGIMES, SIZES, Problem, make_problem, penalties, random_subsets
 
 CHECKED = {"large": 12, "xl": 6}
 """Subsets compared with Newton; 16 for other sizes."""

@@ -8,11 +8,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from gradex_fast.batch import Batch
+from gradex_fast.bench import models
 from gradex_fast.model import trainable
 from gradex_fast.types import UNSUPERVISED, Example
 
@@ -51,28 +50,18 @@ COMPLETIONS = Case("completions", supervised=0.25)
 
 
 def make_model(case: Case) -> nn.Module:
-    """In evaluation mode: dropout would only slow the plain pass down."""
-    torch.manual_seed(0)
-    small = {"n_embd": 64, "n_layer": 2, "n_head": 2, "vocab_size": 1000} if case.quick else {}
-    model = GPT2LMHeadModel(GPT2Config(**small, use_cache=False))
-    if case.rank is not None:
-        targets = r".*attn\.(c_attn|c_proj)"
-        model = get_peft_model(model, LoraConfig(r=case.rank, target_modules=targets, fan_in_fan_out=True))
-        for name, parameter in trainable(model).items():
-            if "lora_B" in name:
-                nn.init.normal_(parameter, std=0.02)
+    """GPT-2, or the tiny one, with random weights; LoRA's are 884,736 parameters at rank 16."""
+    adapter = {"adapter": "full"} if case.rank is None else {"rank": case.rank, "targets": r".*attn\.(c_attn|c_proj)"}
+    with models.recipe_of("tiny" if case.quick else "gpt2", **adapter) as recipe:
+        model = models.make_model(recipe, case.device)
     count = sum(parameter.numel() for parameter in trainable(model).values())
     if case.rank == 16 and not case.quick:
         assert count == LORA_PARAMETERS, count
-    return model.eval().to(case.device)
+    return model
 
 
 def make_batch(case: Case, seed: int = 0) -> Batch:
-    ids = torch.from_numpy(np.random.default_rng(seed).integers(1, 1000, (case.rows, case.tokens)))
-    labels = ids.clone()
-    labels[:, : case.tokens - round(case.supervised * case.tokens)] = UNSUPERVISED
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    return {name: tensor.to(case.device) for name, tensor in batch.items()}
+    return models.make_batch("causal-lm", case.rows, case.tokens, case.device, case.supervised, seed)
 
 
 def rows_like_alpaca(count: int, scale: float = 1.0, seed: int = 0) -> list[Example]:
@@ -86,11 +75,6 @@ def rows_like_alpaca(count: int, scale: float = 1.0, seed: int = 0) -> list[Exam
         labels = np.where(np.arange(length) < 0.4 * length, UNSUPERVISED, ids).astype(np.int32)
         examples.append(Example(f"row/{index}", ids, labels, ""))
     return examples
-
-
-def plain_pass(model: nn.Module, batch: Batch) -> None:
-    """Forward and backward with the model's own loss, logits at all positions; gradients in `.grad`."""
-    model(**batch).loss.backward()
 
 
 def one_by_one(model: nn.Module, batch: Batch, project: Callable[[str, torch.Tensor], None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,8 @@ from torch.nn.functional import pad
 
 from gradex_fast import kernels
 from gradex_fast.batch import collate
+from gradex_fast.bench.pass_cases import plain_pass
+from gradex_fast.bench.turns import in_rounds
 from gradex_fast.sketch import Sketcher, sketch_examples
 from gradex_fast.types import UNSUPERVISED
 
@@ -39,16 +40,9 @@ Row = dict[str, Any]
 
 
 def seconds(passes: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Of every pass, `repeats` times in turns, so that what disturbs one disturbs all; a first turn is not counted."""
-    spent: dict[str, list[float]] = {name: [] for name in passes}
-    for _ in range(repeats + 1):
-        for name, run in passes.items():
-            start = time.perf_counter()
-            run()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            spent[name].append(time.perf_counter() - start)
-    return {name: each[1:] for name, each in spent.items()}
+    """Of every pass, `repeats` times in turns, by the clock on the wall."""
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+    return in_rounds({name: [run] for name, run in passes.items()}, place, rounds=repeats, burst=0.0, wall=True)
 
 
 def sketch_against_plain(options) -> list[Row]:
@@ -61,7 +55,7 @@ def sketch_against_plain(options) -> list[Row]:
         model, batch = engine_cases.make_model(case), engine_cases.make_batch(case)
         plans = {f"{d} {kind}": (d, kind) for d in dims for kind in kernels.DISTRIBUTIONS}
         sketchers = {name: Sketcher(model, dim=d, distribution=kind) for name, (d, kind) in plans.items()}
-        passes = {"plain": partial(_plain, model, batch)}
+        passes = {"plain": partial(plain_pass, model, batch)}
         passes |= {name: partial(sketcher, batch) for name, sketcher in sketchers.items()}
         spent = seconds(passes, options.repeats)
         for name, (dim, kind) in plans.items():
@@ -78,7 +72,7 @@ def rivals(options) -> list[Row]:
     model, batch = engine_cases.make_model(case), engine_cases.make_batch(case)
     stored = engine_cases.StoredProjection(model, 100)
     passes = {
-        "plain": partial(_plain, model, batch),
+        "plain": partial(plain_pass, model, batch),
         "gradex_fast": partial(Sketcher(model, dim=100), batch),
         "a pass for each sample": partial(engine_cases.one_by_one, model, batch, stored),
         "hooks": partial(engine_cases.with_hooks, model, batch, stored),
@@ -157,11 +151,6 @@ TABLES = {
 
 def _fitted(case: Case, options) -> Case:
     return replace(case.tiny() if options.quick else case, device=options.device)
-
-
-def _plain(model, batch) -> None:
-    engine_cases.plain_pass(model, batch)
-    model.zero_grad(set_to_none=True)
 
 
 def _ratio(plain: list[float], sketched: list[float], target: float | None) -> Row:

@@ -12,6 +12,7 @@ import engine_cases
 import process_memory
 import torch
 
+from gradex_fast.bench.pass_cases import plain_pass
 from gradex_fast.cli import calm_libraries
 from gradex_fast.sketch import Sketcher
 
@@ -35,8 +36,7 @@ def _measure(case: dict, sketched: bool, dim: int, distribution: str, threads: i
         torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated() if cuda else process_memory.baseline()
     for _ in range(2):
-        sketcher(batch) if sketcher else engine_cases.plain_pass(model, batch)
-        model.zero_grad(set_to_none=True)
+        sketcher(batch) if sketcher else plain_pass(model, batch)
     return (torch.cuda.max_memory_allocated() if cuda else process_memory.peak()) - before
 
 

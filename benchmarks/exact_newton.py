@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from subset_problems import Problem
 
+from gradex_fast.bench.problems import Problem
 from gradex_fast.reference import solve as reference
 
 GRADIENT = 1e-12

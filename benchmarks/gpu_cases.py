@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass
 
 import torch
+
+from gradex_fast.bench.models import CONFIGS
+from gradex_fast.bench.shapes import Shape
 
 RANK, DIM = 16, 128
 """Of LoRA, and of the projection."""
@@ -14,17 +16,6 @@ RANK, DIM = 16, 128
 ROWS, TOKENS = 16, 512
 """A batch of Llama's."""
 
-LLAMA_3_8B = {
-    "vocab_size": 128_256,
-    "hidden_size": 4096,
-    "intermediate_size": 14_336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 8192,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0},
-    "rms_norm_eps": 1e-5,
-}
 TINY = {
     "vocab_size": 1000,
     "hidden_size": 64,
@@ -48,42 +39,6 @@ LINEARS = {
 LORA_PARAMETERS = 41_943_040
 """Rank 16 on all linear layers but the head: Σ r (inputs + outputs) over the 32 blocks."""
 
-CACHE = 256 << 20
-"""Bytes that no GPU's cache holds, five times an H100's."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """One layer's sketch: inputs [n, t, p], grads [n, t, q]. Attributes: kind: of both tensors."""
-
-    n: int
-    t: int
-    p: int
-    q: int
-    kind: torch.dtype = torch.bfloat16
-
-    @property
-    def size(self) -> int:
-        """Elements of the parameter."""
-        return self.p * self.q
-
-    @property
-    def bytes_read(self) -> int:
-        """Of inputs and grads."""
-        return self.n * self.t * (self.p + self.q) * self.kind.itemsize
-
-    def tensors(self, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Fresh random inputs and grads."""
-        return tuple(torch.randn(self.n, self.t, w, device=device, dtype=self.kind) for w in (self.p, self.q))
-
-    def rotating(self, device: str, cache: int = CACHE) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """So many sets of tensors, at least 2, that the first is out of the cache when its turn comes again."""
-        return [self.tensors(device) for _ in range(max(2, math.ceil(cache / self.bytes_read)))]
-
-    def __str__(self) -> str:
-        kind = str(self.kind).removeprefix("torch.")
-        return f"{self.p} → {self.q}, {self.n} × {self.t} tokens, {kind}"
-
 
 def lora_shapes(quick: bool = False) -> dict[str, Shape]:
     """Both matrices of LoRA on every linear layer of one block: A reads the layer's input, B gives its output."""
@@ -101,10 +56,10 @@ def make_llama(device: str, quick: bool) -> torch.nn.Module:
     LoRA's B is not left at 0, where A would have no gradient.
     """
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, LlamaConfig
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    config = LlamaConfig(**(TINY if quick else LLAMA_3_8B), use_cache=False)
+    config = AutoConfig.for_model(**(CONFIGS["llama-3-8b"] | (TINY if quick else {})), use_cache=False)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     adapter = LoraConfig(r=RANK, target_modules=list(LINEARS))

@@ -8,11 +8,12 @@ from functools import partial
 import gpu_machine
 import numpy as np
 import torch
-from gpu_cases import CACHE, DIM, Shape, TorchProjection, lora_shapes
+from gpu_cases import DIM, TorchProjection, lora_shapes
 from gpu_report import Row, row
 from gpu_timing import Timing, time_calls
 
 from gradex_fast import kernels
+from gradex_fast.bench.shapes import CACHE, Shape
 from gradex_fast.reference.projection import projection, scale
 
 ENTRIES_A_SECOND = 4e11
@@ -68,7 +69,7 @@ def shapes(options) -> Iterator[Row]:
     chosen = {name: Shape(2, 8, 48, 16) for name in list(SHAPES)[:2]} if options.quick else SHAPES
     for name, shape in chosen.items():
         dim = 100 if name.startswith("GPT-2") else DIM
-        sets = shape.rotating(options.device, 0 if options.quick else CACHE)
+        sets = shape.rotating(options.device, 0 if options.quick else CACHE["cuda"])
         for kind in RANDOM:
             plan = {"name": "weight", "seed": 0, "dim": dim, "distribution": kind}
             calls = [partial(kernels.sketch, *pair, **plan) for pair in sets]

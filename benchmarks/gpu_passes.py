@@ -19,6 +19,7 @@ from torch import nn
 
 from gradex_fast import kernels
 from gradex_fast.batch import Batch
+from gradex_fast.bench.pass_cases import plain_pass
 from gradex_fast.modes import recomputing
 from gradex_fast.sketch import Sketcher
 
@@ -82,8 +83,7 @@ def _llama_rows(case: Case, rows: int, found: dict[str, float], how: str) -> Ite
 def plain(model: nn.Module, batch: Batch) -> None:
     """Forward and backward pass with the base frozen; checkpointing works in evaluation mode, as in a sketch pass."""
     with recomputing(model):
-        engine_cases.plain_pass(model, batch)
-    model.zero_grad(set_to_none=True)
+        plain_pass(model, batch)
 
 
 def without_kernels(sketcher: Sketcher, batch: Batch) -> None:

@@ -3,78 +3,32 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from itertools import cycle
 from typing import TypeVar
 
 import numpy as np
 import process_memory
 import torch
 
+from gradex_fast.bench.turns import BURST, MOST_CALLS, Call, Timing, turn_on
 from gradex_fast.memory import out_of_memory
 
-Call = Callable[[], object]
 Found = TypeVar("Found")
 
-CLOCKS = 2e9
-"""Clocks a second of a streaming multiprocessor, at most about."""
 
-LONGEST_HOLD = 0.2
-"""Seconds that the device is kept waiting, at most, so that the host can run ahead of it."""
-
-MOST_CALLS = 64
-"""In one turn: a driver's queue holds about a thousand launches."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of one call.
-
-    Attributes:
-        device: from the start of its first kernel to the end of its last one, in a queue that is never empty.
-        host: what the calling thread spends before the call returns.
-    """
-
-    device: float
-    host: float
-
-
-def time_calls(calls: Sequence[Call], device: str, *, turns: int = 7, burst: float = 0.02) -> Timing:
+def time_calls(calls: Sequence[Call], device: str, *, turns: int = 7, burst: float = BURST) -> Timing:
     """The median over turns of about `burst` seconds each, in which the calls follow one another in rotation.
 
     Give calls on several sets of inputs where one set would stay in the cache. What the calls return goes at once.
     """
-    turn = _cuda_turn if device == "cuda" else _cpu_turn
+    turn = turn_on(device)
     for call in calls:
         call()
-    once = turn(calls, len(calls), 0.0)
+    once = turn(cycle(calls), len(calls), 0.0)
     count = max(len(calls), min(MOST_CALLS, round(burst / once.device)))
-    found = [turn(calls, count, once.host * count) for _ in range(turns)]
+    found = [turn(cycle(calls), count, once.host * count) for _ in range(turns)]
     return Timing(*(float(np.median([getattr(each, name) for each in found])) for name in ("device", "host")))
-
-
-def _cuda_turn(calls: Sequence[Call], count: int, host: float) -> Timing:
-    """`host`: seconds that the calls are expected to keep the calling thread; the device sleeps twice as long."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    torch.cuda._sleep(int(CLOCKS * min(LONGEST_HOLD, 2 * host)))
-    start.record()
-    began = time.perf_counter()
-    for index in range(count):
-        calls[index % len(calls)]()
-    host = time.perf_counter() - began
-    end.record()
-    end.synchronize()
-    return Timing(start.elapsed_time(end) / 1e3 / count, host / count)
-
-
-def _cpu_turn(calls: Sequence[Call], count: int, host: float) -> Timing:
-    began = time.perf_counter()
-    for index in range(count):
-        calls[index % len(calls)]()
-    spent = (time.perf_counter() - began) / count
-    return Timing(spent, spent)
 
 
 def synchronise(device: str) -> None:

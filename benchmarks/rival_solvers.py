@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from subset_problems import Problem
+
+from gradex_fast.bench.problems import Problem
 
 TOLERANCES = tuple(10.0 ** (-k / 2) for k in range(8, 21))
 SUBOPTIMALITY, CHECKED, MOST = 1e-6, 3, 200

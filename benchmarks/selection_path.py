@@ -1,4 +1,4 @@
-"""Forward selection on the problems of `subset_problems.py`, timed, and its path against search with exact solves."""
+"""Forward selection on the problems of `gradex_fast.bench.problems`, timed; its path against exact search."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import exact_newton
 import numpy as np
 import process_memory
 import solve_report
-from subset_problems import Problem
 
 import gradex_fast
+from gradex_fast.bench.problems import Problem
 
 SELECTIONS = {"small": ("whole",), "medium": ("whole",), "large": ("whole", "peak")}
 """Over all n steps, or until f̂ no longer improves."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gradex_fast.bench.command import add_bench
 from gradex_fast.commands import OVERRIDES, RECIPE, add_command, add_doctor, add_export, add_plan
 from gradex_fast.errors import GradexError
 from gradex_fast.ranks import Ranks, require_alone
@@ -99,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--quiet", action="store_true", help="print results and warnings only")
         command.add_argument("--json", action="store_true", help="print results as JSON, nothing else, on stdout")
     _add_readers(commands)
+    add_bench(commands)
     return parser
 
 

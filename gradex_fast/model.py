@@ -65,20 +65,26 @@ def load_outline(recipe: ModelRecipe) -> nn.Module:
 
     With eager attention, and of experts those that a token is sent to: what needs no look at the data.
     """
-    config = _config(recipe, recipe.name)
-    kind, options = _kind(recipe)
-    for name, value in options.items():
-        setattr(config, name, value)
-    named = {} if recipe.dtype == "auto" else {"dtype": getattr(torch, recipe.dtype)}
-    named |= {"attn_implementation": "eager", "trust_remote_code": recipe.trust_remote_code}
     with torch.device("meta"):
-        model = kind.from_config(config, **named)
-        if recipe.adapter == "lora":
-            model = _with_adapter(model, recipe, None)
+        model = _configured(recipe.model_copy(update={"attention": "eager"}))
     for module in model.modules():
         if hasattr(module, "set_experts_implementation"):
             module.set_experts_implementation("batched_mm")
             break
+    return model
+
+
+def random_model(recipe: ModelRecipe, seed: int, device: str) -> nn.Module:
+    """The model with random weights, made on the device: of what was pretrained only the configuration is read.
+
+    Raises:
+        GradexError: its configuration cannot be found, or recipes do not train such a model.
+    """
+    _check_task(recipe, _config(recipe, recipe.name))
+    set_seed(seed)
+    with torch.device(device):
+        model = _configured(recipe)
+    model.config.use_cache = False
     return model
 
 
@@ -159,6 +165,18 @@ def _pretrained(recipe: ModelRecipe, name: str, device: str) -> nn.Module:
         model = kind.from_pretrained(name, use_safetensors=True, **options)
     model.config.use_cache = False
     return model
+
+
+def _configured(recipe: ModelRecipe) -> nn.Module:
+    """From the configuration alone, with the recipe's adapter."""
+    config = _config(recipe, recipe.name)
+    kind, options = _kind(recipe)
+    for name, value in options.items():
+        setattr(config, name, value)
+    named = {} if recipe.dtype == "auto" else {"dtype": getattr(torch, recipe.dtype)}
+    named |= {"attn_implementation": recipe.attention} if recipe.attention else {}
+    model = kind.from_config(config, **named, trust_remote_code=recipe.trust_remote_code)
+    return _with_adapter(model, recipe, None) if recipe.adapter == "lora" else model
 
 
 def _kind(recipe: ModelRecipe) -> tuple[Any, dict[str, Any]]:

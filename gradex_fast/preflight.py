@@ -21,16 +21,21 @@ from gradex_fast.types import Corpus
 
 
 def device_of(recipe: Recipe) -> str:
-    """The recipe's device, or the best there is for "auto". Raises `GradexError` where torch cannot use it."""
+    """`usable_device` of the recipe."""
+    return usable_device(recipe.device)
+
+
+def usable_device(name: str) -> str:
+    """The device of this name, or the best there is for "auto". Raises `GradexError` where torch cannot use it."""
     if torch.cuda.is_available():  # "cuda" is then this process's own among those that torchrun started here
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    if recipe.device == "auto":
+    if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(1, device=recipe.device)
+        torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise GradexError(f"device {recipe.device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return recipe.device
+        raise GradexError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return name
 
 
 def check(recipe: Recipe, corpus: Corpus) -> None:

@@ -24,7 +24,8 @@ def row_pass(model: nn.Module, sketch: SketchRecipe, task: str, t: int, s: int) 
         objective = logits(model, task, t, s, taps.leaf.device).sum()
     backward, slopes = (_backward(objective, wanted) for wanted in (list(everything.values()), [taps.leaf]))
     weights = _backward(objective, own) if len(own) < len(everything) else backward
-    return forward.flops, backward, slopes, _sketch(taps, sketch, weights - slopes)
+    found = taps.elements, taps.entries, taps.transforms
+    return forward.flops, backward, slopes, sketch_flops(sketch.distribution, sketch.dim, weights - slopes, *found)
 
 
 def logits(model: nn.Module, task: str, t: int, s: int, device: torch.device) -> torch.Tensor:
@@ -97,11 +98,16 @@ class _Taps:
         return output + self.leaf
 
 
-def _sketch(taps: _Taps, sketch: SketchRecipe, products: float) -> float:
+def sketch_flops(
+    distribution: str, dim: int, products: float, elements: float, entries: float, transforms: float
+) -> float:
     """Of Pᵀ vec(D Xᵀ): the product D Xᵀ, and 2 d an element of it.
 
     A TensorSketch forms neither: it reads every entry once and takes FFTs, at 2.5 d log₂ d each.
+
+    Args:
+        products: FLOPs of D Xᵀ. elements: that are projected. entries, transforms: see `_Taps`.
     """
-    if sketch.distribution != "tensorsketch":
-        return products + 2.0 * sketch.dim * taps.elements
-    return 2.0 * taps.entries + 2.5 * sketch.dim * math.log2(max(2, sketch.dim)) * taps.transforms
+    if distribution != "tensorsketch":
+        return products + 2.0 * dim * elements
+    return 2.0 * entries + 2.5 * dim * math.log2(max(2, dim)) * transforms

@@ -74,7 +74,7 @@ LAYERS = [
         "pipeline",
     },
     {"baselines", "compat", "diagnose"},
-    {"export", "demo", "doctor", "plan", "preview", "commands", "cli", "__main__"},
+    {"__main__", "bench", "cli", "commands", "demo", "doctor", "export", "plan", "preview"},
 ]
 STAGES = next(layer for layer in LAYERS if "sketch" in layer)
 SEALED = LAYERS[0] | LAYERS[1] | LAYERS[2] | LAYERS[3] | LAYERS[4] | STAGES

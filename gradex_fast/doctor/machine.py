@@ -17,7 +17,7 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def machine_lines() -> Iterator[Line]:
-    yield Line("cpu", f"{_cpu_name()}, {_cores()} of {os.cpu_count()} logical cores")
+    yield Line("cpu", f"{cpu_name()}, {cores()} of {os.cpu_count()} logical cores")
     torch, native = _loaded("torch"), _loaded("gradex_fast.native")
     if isinstance(native, Exception):
         yield Line("extension", first_line(native), "wrong", "mend torch first, or in the checkout: pip install -e .")
@@ -94,7 +94,8 @@ def _no_device(torch: Any) -> Line:
     return Line("cuda device", f"none: {said}", "wrong", f"torch is for CUDA {torch.version.cuda}: update the driver")
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """As the system names it, or the architecture."""
     try:
         found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     except OSError:
@@ -102,5 +103,6 @@ def _cpu_name() -> str:
     return found[1] if found else platform.machine()
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Logical cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
