@@ -53,7 +53,7 @@ LAYERS = [
         "token_text",
         "units",
     },
-    {"layers", "head", "joint", "matrix"},
+    {"layers", "head", "interchange", "joint", "matrix"},
     {"recognise", "replay", "workspace", "model", "modes", "batch", "fitting", "pieces"},
     {"taps", "losses", "capture", "selfcheck", "preflight", "stopping", "row_pass", "stored", "trainer"},
     {"data", "train", "evaluate", "sketch", "store", "estimate", "select", "report"},
@@ -72,7 +72,7 @@ LAYERS = [
         "pipeline",
     },
     {"baselines", "diagnose"},
-    {"export", "demo", "doctor", "plan", "preview", "commands", "cli", "__main__"},
+    {"export", "demo", "doctor", "plan", "preview", "run_sketches", "commands", "sketches_command", "cli", "__main__"},
 ]
 STAGES = next(layer for layer in LAYERS if "sketch" in layer)
 SEALED = LAYERS[0] | LAYERS[1] | LAYERS[2] | LAYERS[3] | LAYERS[4] | STAGES
