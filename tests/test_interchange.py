@@ -104,9 +104,9 @@ def test_other_types_become_float32(tmp_path, name):
     rounded = torch.from_numpy(truth).to(
         {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(name, torch.float64)
     )
-    if name != "bfloat16":
-        np.save(tmp_path / "a.npy", rounded.numpy().astype(name))
-        np.testing.assert_array_equal(read_sketches(tmp_path / "a.npy").g, rounded.float().numpy())
+    array = rounded.view(torch.uint16).numpy().view("V2") if name == "bfloat16" else rounded.numpy().astype(name)
+    np.save(tmp_path / "a.npy", array)
+    np.testing.assert_array_equal(read_sketches(tmp_path / "a.npy").g, rounded.float().numpy())
     if name != ">f4":
         save_file({"features": rounded, "other": torch.zeros(3)}, tmp_path / "a.safetensors")
         found = read_sketches(tmp_path / "a.safetensors")
@@ -156,9 +156,10 @@ def test_bergsons_tokens_add_up_to_samples(tmp_path):
     found = read_sketches(tmp_path)
     truth = [tokens[:3].sum(0), np.zeros(DIM), tokens[3:].sum(0)]
     np.testing.assert_allclose(found.g, truth, rtol=1e-6)
-    np.save(tmp_path / "offsets.npy", offsets + 1)
-    with pytest.raises(GradexError, match=r"offsets.npy does not divide the 7 rows"):
-        read_sketches(tmp_path)
+    for wrong in ([0, 3, 3, 8], [1, 3, 3, 7], [0, 4, 3, 7], [[0, 7]], [], [0.0, 7.0]):
+        np.save(tmp_path / "offsets.npy", wrong)
+        with pytest.raises(GradexError, match=r"offsets.npy does not divide the 7 rows"):
+            read_sketches(tmp_path)
 
 
 def test_bergson_reads_what_we_write(tmp_path, bergson):
@@ -180,6 +181,16 @@ def test_we_read_what_bergson_writes(tmp_path, bergson, name):
     found = read_sketches(tmp_path)
     np.testing.assert_array_equal(found.g, rows.float().numpy())
     assert found.modules == {"a": slice(0, 2), "b": slice(2, 6)}
+
+
+def test_trak_keeps_one_minus_p(tmp_path):
+    """From which margins and losses come, where no rows are beside it."""
+    truth = sketches(5)
+    write_sketches(tmp_path / "there", truth, "trak")
+    (tmp_path / "there" / "0" / "rows.parquet").unlink()
+    found = read_sketches(tmp_path / "there")
+    np.testing.assert_allclose(found.loss, truth.loss, rtol=1e-5)
+    np.testing.assert_allclose(found.margin, truth.margin, rtol=1e-5, atol=1e-6)
 
 
 def traker(trak, folder: Path, rows: int, **options: Any):

@@ -15,8 +15,8 @@ from gradex_fast.types import row_ranges
 NPY = b"\x93NUMPY"
 """What every .npy file begins with."""
 
-_BFLOAT16 = ("bfloat16", "<V2", "|V2", "V2")
-"""Its name, and what NumPy writes for it: a type that it does not know."""
+_BFLOAT16 = np.dtype("V2")
+"""What NumPy takes it for: two bytes of which it knows nothing."""
 
 
 def map_npy(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
@@ -40,7 +40,7 @@ def map_npy(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
 
 
 def map_raw(path: Path, dtype: str, shape: tuple[int, int]) -> np.ndarray:
-    """A file of nothing but the numbers of a matrix, row by row, read-only; bfloat16 becomes float32, a copy.
+    """A file of nothing but the numbers of a matrix, row by row, read-only.
 
     Raises:
         GradexError: no such file, an unknown type, or a file of another size than the matrix.
@@ -52,8 +52,7 @@ def map_raw(path: Path, dtype: str, shape: tuple[int, int]) -> np.ndarray:
             f"{path} has {size:,} bytes where {shape[0]:,} rows of {shape[1]:,} {dtype} are {wanted:,}; it was cut "
             "short, or is still being written"
         )
-    found = np.memmap(path, kind, "r", shape=shape) if size else np.empty(shape, kind)
-    return _widened(found) if dtype in _BFLOAT16 else found
+    return np.memmap(path, kind, "r", shape=shape) if size else np.empty(shape, kind)
 
 
 def as_sketches(array: np.ndarray, path: Path) -> np.ndarray:
@@ -64,6 +63,8 @@ def as_sketches(array: np.ndarray, path: Path) -> np.ndarray:
     """
     if array.ndim != 2:
         raise GradexError(f"{path} holds an array {list(array.shape)}; sketches are a matrix, a row for each sample")
+    if array.dtype == _BFLOAT16:
+        return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)  # the upper half of a float32
     if array.dtype.kind != "f":
         raise GradexError(f"{path} holds {array.dtype}; sketches are float16, bfloat16, float32 or float64")
     return np.asarray(array, np.float32)
@@ -102,20 +103,13 @@ def _header(path: Path) -> tuple[tuple[int, ...], np.dtype, int]:
 
 
 def _type_of(dtype: str, path: Path) -> np.dtype:
-    if dtype in _BFLOAT16:
-        return np.dtype("<u2")
     try:
-        found = np.dtype(dtype)
+        found = _BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype)
     except TypeError:
         found = np.dtype("V")
-    if found.kind != "f":
+    if found.kind != "f" and found != _BFLOAT16:
         raise GradexError(f"{path} holds {dtype}; sketches are float16, bfloat16, float32 or float64")
     return found
-
-
-def _widened(bits: np.ndarray) -> np.ndarray:
-    """bfloat16 is the upper half of a float32."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _line(error: Exception) -> str:

@@ -39,12 +39,12 @@ def read(folder: Path) -> ForeignSketches:
         raise GradexError(f"{path} lacks what bergson writes there: {error}; write it again") from error
     if count < 0 or min(sizes.values(), default=0) < 1:
         raise GradexError(f"{path}: {count} rows and modules of {list(sizes.values())} columns are no sizes")
-    found = map_raw(folder / GRADIENTS, dtype, (count, sum(sizes.values())))
+    found = as_sketches(map_raw(folder / GRADIENTS, dtype, (count, sum(sizes.values()))), folder / GRADIENTS)
     if info.get("attribute_tokens"):
         found = _by_sample(found, map_npy(folder / OFFSETS), folder / OFFSETS)
     ends = np.cumsum([0, *sizes.values()]).tolist()
     modules = {name: slice(*ends) for name, ends in zip(sizes, pairwise(ends), strict=True)}
-    return ForeignSketches(as_sketches(found, folder), **rows.read(folder / rows.NAME, len(found)), modules=modules)
+    return ForeignSketches(found, **rows.read(folder / rows.NAME, len(found)), modules=modules)
 
 
 def write(
@@ -81,13 +81,8 @@ def _dtype(info: Mapping[str, Any]) -> str:
 
 def _by_sample(found: np.ndarray, offsets: np.ndarray, path: Path) -> np.ndarray:
     """Sample i's rows are offsets[i] to offsets[i + 1]; its gradient is their sum."""
-    if (
-        offsets.ndim != 1
-        or not len(offsets)
-        or offsets[0] != 0
-        or offsets[-1] != len(found)
-        or (np.diff(offsets) < 0).any()
-    ):
+    counts = offsets.ndim == 1 and offsets.dtype.kind in "iu" and len(offsets) > 0
+    if not counts or offsets[0] or offsets[-1] != len(found) or (offsets[1:] < offsets[:-1]).any():
         raise GradexError(f"{path} does not divide the {len(found):,} rows of {GRADIENTS}; it is of another store")
     summed = np.zeros((len(offsets) - 1, found.shape[1]), np.float32)
     for row, (start, stop) in enumerate(pairwise(offsets)):
