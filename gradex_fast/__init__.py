@@ -14,6 +14,8 @@ _HOMES = {
     "load_corpus": "data",
     "Sketcher": "sketch",
     "SketchStore": "store",
+    "read_sketches": "interchange",
+    "write_sketches": "interchange",
     "SubsetEstimator": "estimate",
     "forward_selection": "select",
     "backward_selection": "select",

@@ -14,6 +14,7 @@ from gradex_fast.bench.command import add_bench
 from gradex_fast.commands import OVERRIDES, RECIPE, add_command, add_doctor, add_export, add_plan
 from gradex_fast.errors import GradexError
 from gradex_fast.ranks import Ranks, require_alone
+from gradex_fast.sketches_command import add_sketches
 from gradex_fast.terminal import calm_libraries
 from gradex_fast.terminal import show as _show
 from gradex_fast.termination import Terminated, terminable
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     rivals.set_defaults(command=_compare)
     _add_diagnose(commands)
     add_export(commands)
+    add_sketches(commands)
     for command in set(commands.choices.values()):
         command.add_argument("--overwrite", action="store_true", help="throw away what an earlier run left there")
     add_plan(commands)

@@ -66,6 +66,25 @@ def explained_if_full(folder: Path, size: int) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def replacing(folder: Path, size: int = 0) -> Iterator[Path]:
+    """A folder to write in that takes the place of `folder` at the end; if anything fails, nothing changes.
+
+    Raises:
+        GradexError: the disk is full: an error while fewer than `size` bytes are free is taken for that.
+    """
+    temporary = temporary_name(folder)
+    try:
+        with explained_if_full(folder.parent, size):
+            temporary.mkdir(parents=True)
+            yield temporary
+            if folder.exists():
+                shutil.rmtree(folder)
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 

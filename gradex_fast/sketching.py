@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,8 +33,7 @@ class Sketching:
     """The gradient of every training and validation sample at θ*, projected; kept below the run's directory."""
 
     def __init__(self, run: Run, folder: str = "sketches") -> None:
-        weights = checksum(*map(file_checksum, sorted((run.path / "meta").glob("*.safetensors"))))
-        self.store = SketchStore(run.path / folder, {**run.identity, "meta": weights}, run.recipe.sketch.shard_rows)
+        self.store = store_of(run.path, run.identity, run.recipe.sketch.shard_rows, folder)
         self.splits = {"train": run.examples(), "validation": run.corpus.validation.examples}
         self.account = SketchAccount(run, folder)
         self._run = run
@@ -94,6 +96,12 @@ class Sketching:
         recipe, _ = self._run.recipe.sketch, self._sketcher
         memory = recipe.memory and int(recipe.memory * 2**30)
         return Budget(recipe.batch_tokens, memory or available(torch.device(self._run.device)))
+
+
+def store_of(path: Path, identity: Mapping[str, Any], shard_rows: int, folder: str = "sketches") -> SketchStore:
+    """Of the run in folder `path`: what its directory is locked to, and the meta-model that lies there."""
+    weights = checksum(*map(file_checksum, sorted((path / "meta").glob("*.safetensors"))))
+    return SketchStore(path / folder, {**identity, "meta": weights}, shard_rows)
 
 
 def sketcher_of(run: Run) -> Sketcher:

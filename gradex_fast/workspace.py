@@ -142,6 +142,11 @@ def lasting(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in identity.items() if name not in _SINCE or value != _SINCE[name]}
 
 
+def completed(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity that an older run's manifest says, with the fields that it does not name."""
+    return {**_SINCE, **identity}
+
+
 def corpus_checksum(corpus: Corpus) -> str:
     """Changes with any row's tokens or labels, their order, or a source's name."""
     sources = [*corpus.sources, corpus.train, corpus.validation, corpus.test]

@@ -55,7 +55,7 @@ LAYERS = [
         "token_text",
         "units",
     },
-    {"layers", "head", "joint", "matrix"},
+    {"layers", "head", "interchange", "joint", "matrix"},
     {"recognise", "replay", "workspace", "model", "modes", "batch", "fitting", "pieces"},
     {"taps", "losses", "capture", "selfcheck", "preflight", "stopping", "row_pass", "stored", "trainer"},
     {"data", "train", "evaluate", "sketch", "store", "estimate", "select", "report"},
@@ -74,7 +74,19 @@ LAYERS = [
         "pipeline",
     },
     {"baselines", "compat", "diagnose"},
-    {"__main__", "bench", "cli", "commands", "demo", "doctor", "export", "plan", "preview"},
+    {
+        "__main__",
+        "bench",
+        "cli",
+        "commands",
+        "demo",
+        "doctor",
+        "export",
+        "plan",
+        "preview",
+        "run_sketches",
+        "sketches_command",
+    },
 ]
 STAGES = next(layer for layer in LAYERS if "sketch" in layer)
 SEALED = LAYERS[0] | LAYERS[1] | LAYERS[2] | LAYERS[3] | LAYERS[4] | STAGES

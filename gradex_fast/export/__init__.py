@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from gradex_fast.errors import GradexError
 from gradex_fast.export import axolotl, llamafactory, notes, plain, trl
 from gradex_fast.export.mixture import Mixture, read_mixture
-from gradex_fast.files import read_json, temporary_name, write_json
+from gradex_fast.files import read_json, replacing, write_json
 
 __all__ = ["TOOLS", "export"]
 
@@ -67,7 +65,7 @@ def export(
     mixture = read_mixture(run, overrides)
     folder = out or mixture.folder / "exports" / to
     _check(folder, overwrite)
-    with _replacing(folder) as temporary:
+    with replacing(folder) as temporary:
         files, more = TOOLS[to](mixture, temporary)
         pieces = [
             {"file": file, "source": piece.source, "kind": piece.kind, "rows": len(piece.rows)}
@@ -86,17 +84,3 @@ def _check(folder: Path, overwrite: bool) -> None:
         raise GradexError(f"{folder} is not empty and holds no export; choose another folder with --out")
     if not overwrite:
         raise GradexError(f"{folder} holds an export; replace it with --overwrite, or choose another with --out")
-
-
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """A folder to write in that takes the place of `folder` at the end; if anything fails, nothing changes."""
-    temporary = temporary_name(folder)
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

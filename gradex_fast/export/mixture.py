@@ -82,17 +82,12 @@ def read_mixture(place: Path, overrides: Sequence[str] = ()) -> Mixture:
     Raises:
         GradexError: no sources were chosen yet, or the rows are no longer those that the run saw.
     """
-    folder, recipe = _opened(place, overrides)
+    folder, recipe = opened(place, overrides)
     selection, manifest = read_json(folder / "selection.json"), read_json(folder / "manifest.json")
     if not (selection and manifest):
         raise GradexError(f"{folder} has no selection yet; finish it with: gradex-fast run {place}")
     tokenizer = load_tokenizer(recipe.model)
-    corpus = load_corpus(recipe, tokenizer)
-    if corpus_checksum(corpus) != manifest["identity"]["data"]:
-        raise GradexError(
-            f"the rows that {recipe.data.folder} gives now are not those of the run in {folder}; put the data files, "
-            "the tokenizer and data.max_length back as they were, or run again"
-        )
+    corpus = read_corpus(folder, recipe, tokenizer, manifest)
     sources = _chosen(_as_sources(folder, recipe, corpus, manifest), selection["chosen"], folder)
     parts = [*sources, corpus.train] if corpus.train.examples else sources
     examples = [example for source in parts for example in source.examples]
@@ -105,12 +100,32 @@ def read_mixture(place: Path, overrides: Sequence[str] = ()) -> Mixture:
     return Mixture(folder, recipe, pieces, tokenizer.eos_token or "")
 
 
-def _opened(place: Path, overrides: Sequence[str]) -> tuple[Path, Recipe]:
+def opened(place: Path, overrides: Sequence[str]) -> tuple[Path, Recipe]:
+    """The folder of a run, and its recipe as it was carried out, from that folder or from a recipe.
+
+    Raises:
+        GradexError: there is no run.
+    """
     folder = place if place.is_dir() else Path(Recipe.load(place, tuple(overrides)).output)
     config = folder / "config.yaml"
     if not config.is_file():
         raise GradexError(f"{folder} is no run: there is no {config.name}; name a run's folder or its recipe")
     return folder, Recipe.load(config, tuple(overrides))
+
+
+def read_corpus(folder: Path, recipe: Recipe, tokenizer: Any, manifest: Mapping[str, Any]) -> Corpus:
+    """The rows of a run, read again.
+
+    Raises:
+        GradexError: they are no longer those that the run saw.
+    """
+    corpus = load_corpus(recipe, tokenizer)
+    if corpus_checksum(corpus) != manifest["identity"]["data"]:
+        raise GradexError(
+            f"the rows that {recipe.data.folder} gives now are not those of the run in {folder}; put the data files, "
+            "the tokenizer and data.max_length back as they were, or run again"
+        )
+    return corpus
 
 
 def _as_sources(folder: Path, recipe: Recipe, corpus: Corpus, manifest: Mapping[str, Any]) -> Corpus:
