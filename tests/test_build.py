@@ -65,6 +65,7 @@ LAYERS = [
         "costs",
         "state",
         "accounts",
+        "card",
         "search",
         "sketching",
         "finetuning",
