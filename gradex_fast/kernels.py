@@ -25,6 +25,7 @@ from gradex_fast.arguments import (
     output_of,
 )
 from gradex_fast.arrays import Array, described, is_array, like, tensor_of
+from gradex_fast.dispatch import dispatched, word
 from gradex_fast.regression import (
     Neighbour,
     NeighbourSearch,
@@ -109,7 +110,7 @@ def sketch(
     check_lines(distribution, max(1, x.shape[2]), offset)
     check_elements(offset, x.shape[2] * d.shape[2])
     length = None if lengths is None else lengths_of(lengths, x)
-    total = _added("sketch", (x, d, length), (dim, name, ops.word(seed), distribution, offset, threads, backend), out)
+    total = _added("sketch", (x, d, length), (dim, name, word(seed), distribution, offset, threads, backend), out)
     return like(total, inputs)
 
 
@@ -142,7 +143,7 @@ def project(
     check_place(x.device, backend)
     check_lines(distribution, width, offset, x.shape[1])
     check_elements(offset, x.shape[1])
-    total = _added("project", (x,), (dim, name, ops.word(seed), distribution, offset, width, threads, backend), out)
+    total = _added("project", (x,), (dim, name, word(seed), distribution, offset, width, threads, backend), out)
     return like(total, rows)
 
 
@@ -172,7 +173,7 @@ def sketch_rows(
     check_place(value.device, backend)
     if value.ndim != 3 or row.shape != value.shape[:2] or row.device != value.device or row.is_floating_point():
         raise ValueError(f"values [n, t, w] and rows [n, t] do not fit: {described(value)} and {described(row)}")
-    total = _added("sketch_rows", (value, row), (dim, name, ops.word(seed), distribution, threads, backend), out)
+    total = _added("sketch_rows", (value, row), (dim, name, word(seed), distribution, threads, backend), out)
     return like(total, values)
 
 
@@ -202,7 +203,7 @@ def lift(
     width = max(1, size) if width is None else width
     check_lines(distribution, width, offset, size)
     check_elements(offset, size)
-    out = _added("lift", (w,), (size, name, ops.word(seed), distribution, offset, width, threads, backend), None)
+    out = _added("lift", (w,), (size, name, word(seed), distribution, offset, width, threads, backend), None)
     return like(out, weights)
 
 
@@ -228,7 +229,7 @@ def solve(
     """
     options = {"tol": tol, "max_iterations": max_iterations, "threads": threads}
     seen = [tensor_of(array) for array in (features, margins, group_ptr, subsets) if is_array(array)]
-    if not ops.dispatched(*seen, differentiable=False):
+    if not dispatched(*seen, differentiable=False):
         solver = SubsetSolver(features, margins, group_ptr, weights=weights, divisor=divisor, threads=threads)
         return solver.solve(subsets, l2=l2, always=always, progress=progress, **options)
     if progress is not None or not is_array(subsets):
@@ -243,7 +244,7 @@ def solve(
 def _added(kernel: str, tensors: tuple[torch.Tensor | None, ...], plan: tuple, out: Array | None) -> torch.Tensor:
     """What a kernel adds to `out`, or to nothing: by torch's operator where somebody looks, else by the backend."""
     first, (columns, *_) = tensors[0], plan
-    if not ops.dispatched(*tensors, differentiable=out is None):
+    if not dispatched(*tensors, differentiable=out is None):
         total = output_of(out, first, columns)
         getattr(backends, kernel)(total, *tensors, *plan)
         return total

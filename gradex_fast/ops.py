@@ -1,7 +1,6 @@
 """The kernels as `torch.ops.gradex_fast`: what torch.compile, fake tensors, autograd and vmap see of them.
 
-The dispatcher costs tens of microseconds a call, so `kernels` goes this way only where `dispatched` says that somebody
-looks. A schema's arguments are tensors, then the columns of the output, then which P, and by what. `threads` stays
+A schema's arguments are tensors, then the columns of the output, then which P, and by what. `threads` stays
 None in a graph: the number is asked for when the graph runs.
 """
 
@@ -16,33 +15,9 @@ import torch
 from gradex_fast import backends
 from gradex_fast.regression import SubsetSolver
 
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
-_modes = torch._C._len_torch_dispatch_stack  # such as a FakeTensorMode; torch has no public name for either
-_level = torch._C._functorch.maybe_current_level  # of vmap, grad and their like
-
-
-def dispatched(*tensors: torch.Tensor | None, differentiable: bool = True) -> bool:
-    """Whether torch must see the call: in a graph, for fake or wrapped tensors, or to differentiate it."""
-    if torch.compiler.is_compiling() or _modes() or _level() is not None:
-        return True
-    differentiable = differentiable and torch.is_grad_enabled()
-    for tensor in tensors:
-        if tensor is not None and (
-            type(tensor) not in _PLAIN or tensor.is_meta or (differentiable and tensor.requires_grad)
-        ):
-            return True
-    return False
-
-
-def word(seed: int) -> int:
-    """A seed as an operator takes it: its low 64 bits, which are all that P depends on, as a signed number."""
-    seed = int(seed)
-    return seed if -(1 << 63) <= seed < 1 << 63 else (seed + (1 << 63)) % (1 << 64) - (1 << 63)
-
-
 _library = torch.library.Library("gradex_fast", "FRAGMENT")
-"""`custom_op` would ask for less, but a call of such an operator costs 70 µs in place of 15, and its first one imports
-torch._dynamo, which takes seconds."""
+"""`torch.library.custom_op` asks for less, but a call of its operators costs several times as much, and the first one
+imports torch._dynamo, which takes seconds."""
 
 
 def _define(name: str, schema: str, work: Callable, fake: Callable) -> Any:

@@ -172,7 +172,7 @@ class NeighbourSearch:
     steepest slope of the validation loss allow, leaves them in the race are solved; those that are still within the
     solves' error of one another are solved in float64. How far off the screening was is checked at every step against
     those that were solved, and sets how cautious it is. It remembers where it was: calls from several threads wait for
-    one another, and are fast where each goes on from the last.
+    one another, and are fast where each goes on from the last. Its results are NumPy arrays.
 
     Args:
         solver: over N training rows, which must be finite.

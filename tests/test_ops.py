@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from exact_sketch import PLAN, random
 from regressions import make_data
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -88,6 +90,15 @@ def test_a_graph_holds_no_thread_count() -> None:
     calls = [node for node in graph(X.flatten(1), W).graph.nodes if node.op == "call_function"]
     held = {str(node.target): node.args[-2] for node in calls}
     assert held == {"gradex_fast.project.default": None, "gradex_fast.lift.default": 3}
+
+
+def test_seeds_share_a_graph() -> None:
+    """The second one tells torch that seeds change; from then on there is one graph for all."""
+    counter = CompileCounterWithBackend("eager")
+    compiled = torch.compile(partial(kernels.lift, W, 9, name="layer"), fullgraph=True, backend=counter)
+    for seed in range(5, 11):
+        assert torch.equal(compiled(seed=seed), kernels.lift(W, 9, name="layer", seed=seed))
+    assert counter.frame_count == 2
 
 
 def test_a_graph_s_errors_come_when_it_runs_or_is_made() -> None:
