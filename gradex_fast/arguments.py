@@ -1,18 +1,17 @@
-"""What the kernels are given: arrays of either library, and the checks that all of them share."""
+"""What the kernels are given: the checks that all of them share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import numpy as np
 import torch
 
+from gradex_fast.arrays import Array, described, tensor_of
 from gradex_fast.reference.projection import DISTRIBUTIONS
 
-Array = TypeVar("Array", torch.Tensor, np.ndarray)
-HOSTS = {None: ("cpu", "cuda"), "cpu": ("cpu",), "cuda": ("cuda",), "lanes": ("cpu",)}
-"""Where the tensors are that a backend reads; the reference reads all."""
+HOSTS = {None: ("cpu", "cuda", "meta"), "cpu": ("cpu",), "cuda": ("cuda",), "lanes": ("cpu",)}
+"""Where the tensors are that a backend reads; the reference reads all. Of "meta" there are shapes only."""
 
 BACKENDS = (*HOSTS, "reference")
 
@@ -24,7 +23,18 @@ def check_plan(dim: int, distribution: str, offset: int, threads: int | None) ->
         raise ValueError(f"distribution must be one of {DISTRIBUTIONS}, got {distribution!r}")
     if offset < 0:
         raise ValueError(f"offset must be 0 or more, got {offset}")
-    thread_count(threads)
+    check_threads(threads)
+
+
+def check_threads(threads: int | None) -> None:
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be 1 or more, got {threads}")
+
+
+def thread_count(threads: int | None) -> int:
+    """What None means is asked when the work is done, not when a graph that holds it is made."""
+    check_threads(threads)
+    return threads or torch.get_num_threads()
 
 
 def check_place(device: torch.device, backend: str | None) -> None:
@@ -34,51 +44,48 @@ def check_place(device: torch.device, backend: str | None) -> None:
         raise ValueError(f"backend {backend!r} cannot read tensors on {device}; move them or let it be None")
 
 
+def check_elements(offset: int, size: int) -> None:
+    """P's element indices are 63 bits wide."""
+    if offset + size >= 1 << 63:
+        raise ValueError(f"offset + elements must be below 2^63, got {offset} + {size}")
+
+
 def check_lines(distribution: str, width: int, offset: int, size: int = 0) -> None:
     if width < 1:
         raise ValueError(f"width must be 1 or more, got {width}")
-    for what, elements in {"offset": offset, "size": size}.items():
-        if distribution == "tensorsketch" and elements % width:
-            raise ValueError(f"{what} must be whole lines of {width} elements for {distribution!r}, got {elements}")
+    if distribution == "tensorsketch":
+        for what, elements in {"offset": offset, "size": size}.items():
+            if elements % width:
+                raise ValueError(f"{what} must be whole lines of {width} elements for {distribution!r}, got {elements}")
 
 
-def checked_lengths(lengths: Array | Sequence[int], x: torch.Tensor) -> torch.Tensor:
-    """Those on a GPU are not looked at, which would wait for it: its kernels take them as at most t."""
-    tensor = torch.as_tensor(lengths, dtype=torch.int64, device=None if isinstance(lengths, torch.Tensor) else "cpu")
-    seen = not tensor.is_cuda and len(tensor) > 0
-    if tensor.shape != x.shape[:1] or (seen and not 0 <= int(tensor.min()) <= int(tensor.max()) <= x.shape[1]):
+def lengths_of(lengths: Array | Sequence[int], x: torch.Tensor) -> torch.Tensor:
+    """int64 [n]; `check_lengths` looks at what they are."""
+    given = tensor_of(lengths) if hasattr(lengths, "__dlpack__") else lengths
+    device = None if isinstance(given, torch.Tensor) else "cpu"
+    tensor = torch.as_tensor(given, dtype=torch.int64, device=device)
+    if tensor.shape != x.shape[:1]:
         raise ValueError(f"lengths must be {x.shape[0]} numbers from 0 to {x.shape[1]}")
     return tensor
 
 
+def check_lengths(lengths: torch.Tensor | None, x: torch.Tensor) -> None:
+    """Those on a GPU are not looked at, which would wait for it: its kernels take them as at most t."""
+    if lengths is None or lengths.is_cuda or not len(lengths):
+        return
+    if not 0 <= int(lengths.min()) <= int(lengths.max()) <= x.shape[1]:
+        raise ValueError(f"lengths must be {x.shape[0]} numbers from 0 to {x.shape[1]}")
+
+
 def output_of(out: Array | None, x: torch.Tensor, dim: int) -> torch.Tensor:
     """float32 [len(x), dim] to add to."""
-    total = torch.zeros(len(x), dim, dtype=torch.float32, device=x.device) if out is None else tensor_of(out)
-    wanted = torch.float32, (len(x), dim), x.device
+    if out is None:
+        return torch.zeros(len(x), dim, dtype=torch.float32, device=x.device)
+    if not isinstance(out, (torch.Tensor, np.ndarray)):
+        raise ValueError(f"out must be a tensor or a NumPy array, which can be written to, got {type(out).__name__}")
+    if isinstance(out, np.ndarray) and not out.flags.writeable:
+        raise ValueError("out must be writeable, got a read-only NumPy array")
+    total, wanted = tensor_of(out), (torch.float32, (len(x), dim), x.device)
     if (total.dtype, total.shape, total.device) != wanted or not total.is_contiguous():
         raise ValueError(f"out must be contiguous float32 [{len(x)}, {dim}] on {x.device}, got {described(total)}")
     return total
-
-
-def tensor_of(array: Array) -> torch.Tensor:
-    return array if isinstance(array, torch.Tensor) else torch.from_numpy(np.asarray(array))
-
-
-def like(tensor: torch.Tensor, example: Array) -> Array:
-    return tensor if isinstance(example, torch.Tensor) else tensor.cpu().numpy()
-
-
-def described(tensor: torch.Tensor) -> str:
-    return f"{tensor.dtype} {list(tensor.shape)} on {tensor.device}"
-
-
-def array_of(array: Array | Sequence) -> np.ndarray:
-    if not isinstance(array, torch.Tensor):
-        return np.asarray(array)
-    return (array.float() if array.dtype == torch.bfloat16 else array).detach().cpu().numpy()
-
-
-def thread_count(threads: int | None) -> int:
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be 1 or more, got {threads}")
-    return threads or torch.get_num_threads()

@@ -1,36 +1,31 @@
 """The kernels for library authors: sketch, project, lift, solve. Needs torch and NumPy only.
 
-Arrays are torch tensors or NumPy arrays, on the CPU or a CUDA device; outputs live where the inputs live. Shapes are
-checked once, here; then the work goes to the CUDA, CPU or reference backend.
+Arrays are torch tensors, NumPy arrays (read-only ones too) or what DLPack can exchange (JAX, CuPy, ...), on the CPU or
+a CUDA device, of any real type. Outputs live where the first input lives: a tensor on its device for a tensor, a NumPy
+array for a NumPy array or a list, a tensor for all else. Shapes are checked once, here; then the work goes to the CUDA,
+CPU or reference backend, or to torch's operator of the same name (`ops.py`) where torch has to see the call: under
+torch.compile or vmap, with fake or meta tensors, and where autograd records. `project`, `lift` and `sketch` have
+gradients in backward(), not in torch.func.grad; `out` is never recorded.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 
-from gradex_fast import native, tensorsketch
+from gradex_fast import backends, ops
 from gradex_fast.arguments import (
     DISTRIBUTIONS,
-    Array,
+    check_elements,
     check_lines,
     check_place,
     check_plan,
-    checked_lengths,
-    described,
-    like,
+    lengths_of,
     output_of,
-    tensor_of,
-    thread_count,
 )
-from gradex_fast.reference.gaussian import key as philox_key
-from gradex_fast.reference.lift import lift as reference_lift
-from gradex_fast.reference.sketch import project as reference_project
-from gradex_fast.reference.sketch import sketch as reference_sketch
-from gradex_fast.reference.sketch import sketch_rows as reference_sketch_rows
+from gradex_fast.arrays import Array, described, is_array, like, tensor_of
+from gradex_fast.dispatch import dispatched, word
 from gradex_fast.regression import (
     Neighbour,
     NeighbourSearch,
@@ -39,7 +34,6 @@ from gradex_fast.regression import (
     SubsetSolver,
     mean_losses,
     row_losses,
-    solve,
     subset_masks,
 )
 
@@ -114,20 +108,9 @@ def sketch(
             f"inputs [n, t, p] and grads [n, t, q] must share n, t and device: {described(x)} and {described(d)}"
         )
     check_lines(distribution, max(1, x.shape[2]), offset)
-    length = None if lengths is None else checked_lengths(lengths, x)
-    total = output_of(out, x, dim)
-    if backend == "reference":
-        kept = None if length is None else length.cpu().numpy()
-        arrays = x.detach().double().cpu().numpy(), d.detach().double().cpu().numpy()
-        plan = {"name": name, "seed": seed, "dim": dim, "offset": offset, "distribution": distribution}
-        total += torch.from_numpy(reference_sketch(*arrays, lengths=kept, **plan)).to(total)
-    elif not x.numel() or not d.numel():
-        pass
-    elif distribution == "tensorsketch":
-        tensorsketch.sketch(total, x, d, length, key=philox_key(name, seed), offset=offset)
-    else:
-        plan = _compiled(name, seed, dim, distribution, threads, backend)
-        native.sketch(total, x, d, length, offset=offset, **plan)
+    check_elements(offset, x.shape[2] * d.shape[2])
+    length = None if lengths is None else lengths_of(lengths, x)
+    total = _added("sketch", (x, d, length), (dim, name, word(seed), distribution, offset, threads, backend), out)
     return like(total, inputs)
 
 
@@ -152,24 +135,15 @@ def project(
         width: elements of one line of the parameter, its last dimension: `sketch`'s p (None: the row is one line).
             Only "tensorsketch" looks at it: a row and its offset must be whole lines.
     """
-    if rows.ndim != 2:
-        raise ValueError(f"rows must be [n, p], got {tuple(rows.shape)}")
-    x, width = tensor_of(rows), max(1, rows.shape[1]) if width is None else width
+    x = tensor_of(rows)
+    if x.ndim != 2:
+        raise ValueError(f"rows must be [n, p], got {tuple(x.shape)}")
+    width = max(1, x.shape[1]) if width is None else width
     check_plan(dim, distribution, offset, threads)
     check_place(x.device, backend)
     check_lines(distribution, width, offset, x.shape[1])
-    total = output_of(out, x, dim)
-    if backend == "reference":
-        plan = {"name": name, "seed": seed, "dim": dim, "offset": offset, "distribution": distribution, "width": width}
-        total += torch.from_numpy(reference_project(x.detach().double().cpu().numpy(), **plan)).to(total)
-    elif not x.numel():
-        pass
-    elif distribution == "tensorsketch":
-        tensorsketch.project(total, x, key=philox_key(name, seed), offset=offset, width=width)
-    else:
-        ones = torch.ones(len(x), 1, 1, device=x.device)
-        plan = _compiled(name, seed, dim, distribution, threads, backend)
-        native.sketch(total, x[:, None, :], ones, None, offset=offset, **plan)
+    check_elements(offset, x.shape[1])
+    total = _added("project", (x,), (dim, name, word(seed), distribution, offset, width, threads, backend), out)
     return like(total, rows)
 
 
@@ -199,22 +173,7 @@ def sketch_rows(
     check_place(value.device, backend)
     if value.ndim != 3 or row.shape != value.shape[:2] or row.device != value.device or row.is_floating_point():
         raise ValueError(f"values [n, t, w] and rows [n, t] do not fit: {described(value)} and {described(row)}")
-    total = output_of(out, value, dim)
-    plan = {"name": name, "seed": seed, "dim": dim, "distribution": distribution}
-    if backend == "reference":
-        exact = reference_sketch_rows(value.detach().double().cpu().numpy(), row.cpu().numpy(), **plan)
-        total += torch.from_numpy(exact).to(total)
-    elif not value.numel():
-        pass
-    elif distribution == "tensorsketch":
-        tensorsketch.sketch_rows(total, value, row, key=philox_key(name, seed))
-    else:
-        found, start, token = _by_row(row)
-        plan = _compiled(name, seed, dim, distribution, threads, backend)
-        if not (value.is_cuda or plan["lanes"]):
-            found = found[: int((start[1:] > start[:-1]).sum())]
-        if len(found):
-            native.sketch_rows(total, value, found, start, token, **plan)
+    total = _added("sketch_rows", (value, row), (dim, name, word(seed), distribution, threads, backend), out)
     return like(total, values)
 
 
@@ -234,49 +193,62 @@ def lift(
 
     ⟨project(g), w⟩ = ⟨g, lift(w)⟩ for every g and w, with the same `width`. Raises as `sketch` does.
     """
-    if weights.ndim != 2:
-        raise ValueError(f"weights must be [m, dim], got {tuple(weights.shape)}")
     w = tensor_of(weights)
-    dim = w.shape[1]
-    check_plan(dim, distribution, offset, threads)
+    if w.ndim != 2:
+        raise ValueError(f"weights must be [m, dim], got {tuple(w.shape)}")
+    check_plan(w.shape[1], distribution, offset, threads)
     check_place(w.device, backend)
     if size < 0:
         raise ValueError(f"size must be 0 or more, got {size}")
     width = max(1, size) if width is None else width
     check_lines(distribution, width, offset, size)
-    out = torch.zeros(len(w), size, dtype=torch.float32, device=w.device)
-    if backend == "reference":
-        plan = {"name": name, "seed": seed, "offset": offset, "distribution": distribution, "width": width}
-        out = torch.from_numpy(reference_lift(w.detach().double().cpu().numpy(), size, **plan)).to(out)
-    elif not out.numel():
-        pass
-    elif distribution == "tensorsketch":
-        tensorsketch.lift(out, w, key=philox_key(name, seed), offset=offset, width=width)
-    else:
-        plan = _compiled(name, seed, dim, distribution, threads, backend)
-        native.lift(out, w.detach(), offset=offset, **plan)
+    check_elements(offset, size)
+    out = _added("lift", (w,), (size, name, word(seed), distribution, offset, width, threads, backend), None)
     return like(out, weights)
 
 
-def _compiled(
-    name: str, seed: int, dim: int, distribution: str, threads: int | None, backend: str | None
-) -> dict[str, Any]:
-    """Which P, and by what, for the compiled kernels."""
-    p = {"key": philox_key(name, seed), "scale": 1 / math.sqrt(dim), "distribution": distribution}
-    return {**p, "threads": thread_count(threads), "lanes": backend == "lanes"}
+def solve(
+    features: Array,
+    margins: Array,
+    group_ptr: Array | Sequence[int],
+    subsets: Array | Sequence[Sequence[int]],
+    *,
+    l2: float,
+    weights: Array | None = None,
+    divisor: float | None = None,
+    always: Sequence[int] | None = None,
+    tol: float = 1e-6,
+    max_iterations: int = 500,
+    threads: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Solutions:
+    """`SubsetSolver(...).solve(...)` in one call: see there.
 
-
-def _by_row(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The rows >= 0 of rows [n, t], ascending, and their tokens as `RowSketchArguments` has them.
-
-    In shapes that do not depend on what the rows are, so that nothing waits for a GPU: those found come first, and the
-    others, of which there may be up to n t, have no tokens.
+    In a compiled graph, or with fake tensors, `subsets` must be a mask, there is no `progress`, and the losses are
+    worked out at once. No gradient flows to the features. A `SubsetSolver` has a state and stays outside of graphs.
     """
-    ordered, token = rows.reshape(-1).to(torch.int64).sort(stable=True)
-    first = ordered >= 0
-    first[1:] &= ordered[1:] != ordered[:-1]
-    place, count = first.cumsum(0) - 1, len(ordered)
-    found = torch.zeros(count + 1, dtype=torch.int64, device=rows.device)
-    found.scatter_(0, torch.where(place < 0, count, place), ordered)
-    start = torch.searchsorted(place, torch.arange(count + 1, device=rows.device))
-    return found[:count], start, token
+    options = {"tol": tol, "max_iterations": max_iterations, "threads": threads}
+    seen = [tensor_of(array) for array in (features, margins, group_ptr, subsets) if is_array(array)]
+    if not dispatched(*seen, differentiable=False):
+        solver = SubsetSolver(features, margins, group_ptr, weights=weights, divisor=divisor, threads=threads)
+        return solver.solve(subsets, l2=l2, always=always, progress=progress, **options)
+    if progress is not None or not is_array(subsets):
+        raise ValueError("in a graph, subsets must be a mask [m, n], and there is no progress")
+    tensors = [tensor_of(array).detach() for array in (features, margins, group_ptr, subsets)]
+    weight = None if weights is None else tensor_of(weights).detach()
+    known = None if always is None else list(always)
+    x, loss, norm, *ended = ops.OPERATORS["solve"](*tensors, weight, l2, divisor, known, tol, max_iterations, threads)
+    return Solutions(x, *ended, lambda: (loss, norm))
+
+
+def _added(kernel: str, tensors: tuple[torch.Tensor | None, ...], plan: tuple, out: Array | None) -> torch.Tensor:
+    """What a kernel adds to `out`, or to nothing: by torch's operator where somebody looks, else by the backend."""
+    first, (columns, *_) = tensors[0], plan
+    if not dispatched(*tensors, differentiable=out is None):
+        total = output_of(out, first, columns)
+        getattr(backends, kernel)(total, *tensors, *plan)
+        return total
+    if out is None:
+        return ops.OPERATORS[kernel](*tensors, *plan)
+    with torch.no_grad():
+        return output_of(out, first, columns).add_(ops.OPERATORS[kernel](*tensors, *plan))

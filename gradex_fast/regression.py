@@ -9,13 +9,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import cached_property, partial
+from functools import cache, partial
 
 import numpy as np
-import torch
 
 from gradex_fast import native
-from gradex_fast.arguments import Array, array_of, thread_count
+from gradex_fast.arguments import thread_count
+from gradex_fast.arrays import Array, array_of, device_of, is_array, placed
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Status(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class Solutions:
-    """Minimisers of m subset regressions.
+    """Minimisers of m subset regressions; arrays of the kind, and on the device, of the solver's features.
 
     Attributes:
         x: float64 [m, d].
@@ -40,25 +40,21 @@ class Solutions:
         status: int32 [m], see `Status`.
     """
 
-    x: np.ndarray
-    iterations: np.ndarray
-    status: np.ndarray
-    _evaluate: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] = field(repr=False)
+    x: Array
+    iterations: Array
+    status: Array
+    _losses: Callable[[], tuple[Array, Array]] = field(repr=False)
+    """Worked out in float64 when it is first asked for: the solver does without, and most callers too."""
 
     @property
-    def loss(self) -> np.ndarray:
+    def loss(self) -> Array:
         """float64 [m], F_S(x_S)."""
-        return self._evaluated[0]
+        return self._losses()[0]
 
     @property
-    def gradient_norm(self) -> np.ndarray:
+    def gradient_norm(self) -> Array:
         """float64 [m], ‖∇F_S(x_S)‖."""
-        return self._evaluated[1]
-
-    @cached_property
-    def _evaluated(self) -> tuple[np.ndarray, np.ndarray]:
-        """Worked out in float64 when it is first asked for: the solver does without, and most callers too."""
-        return self._evaluate(self.x)
+        return self._losses()[1]
 
 
 class SubsetSolver:
@@ -74,6 +70,8 @@ class SubsetSolver:
         group_ptr: [n + 1]; group t holds the rows group_ptr[t] ... group_ptr[t + 1] - 1.
         divisor: W > 0, of the sum over a subset's rows in F_S; None is the sum of their own weights.
         threads: None is torch's number. most_packed: bytes of packed copies that are kept, at most.
+
+    Arrays are tensors on any device, NumPy or DLPack; the work is the CPU's, and results live where `features` does.
 
     Raises:
         ValueError: shapes do not fit, or the divisor is not positive.
@@ -102,6 +100,7 @@ class SubsetSolver:
         if divisor is not None and not 0 < divisor < np.inf:
             raise ValueError(f"divisor must be a positive number, got {divisor}")
         options = {"divisor": divisor or 0.0, "most_packed": most_packed, "threads": thread_count(threads)}
+        self._device = device_of(features)
         self._solver = native.SubsetSolver(matrix, bias, weight, pointer, **options)
 
     def solve(
@@ -141,12 +140,13 @@ class SubsetSolver:
         limits = {"l2": l2, "tol": tol, "max_iterations": max_iterations, "threads": thread_count(threads)}
         exact = self._solver.solve(outputs, masks, progress=progress, **limits)
         _log.debug("%d of %d subset regressions needed float64", exact, m)
-        return Solutions(*outputs, partial(self._losses, subsets=masks, l2=l2, threads=limits["threads"]))
+        losses = partial(self._losses, outputs[0], subsets=masks, l2=l2, threads=limits["threads"])
+        return Solutions(*(placed(output, self._device) for output in outputs), cache(losses))
 
-    def _losses(self, x: np.ndarray, **problems) -> tuple[np.ndarray, np.ndarray]:
+    def _losses(self, x: np.ndarray, **problems) -> tuple[Array, Array]:
         outputs = np.zeros(len(x)), np.zeros(len(x))
         self._solver.evaluate(outputs, x, **problems)
-        return outputs
+        return tuple(placed(output, self._device) for output in outputs)
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class NeighbourSearch:
     steepest slope of the validation loss allow, leaves them in the race are solved; those that are still within the
     solves' error of one another are solved in float64. How far off the screening was is checked at every step against
     those that were solved, and sets how cautious it is. It remembers where it was: calls from several threads wait for
-    one another, and are fast where each goes on from the last.
+    one another, and are fast where each goes on from the last. Its results are NumPy arrays.
 
     Args:
         solver: over N training rows, which must be finite.
@@ -214,41 +214,22 @@ class NeighbourSearch:
         return self._search.solve(*self._ready(subset, moves))
 
     def _ready(self, subset: Array | Sequence[int], moves: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        array = isinstance(subset, (torch.Tensor, np.ndarray))
         groups = np.asarray(moves, np.int64)
         subset_masks([groups], self.groups)
-        return subset_masks(subset[None] if array else [subset], self.groups)[0], groups
+        return subset_masks(array_of(subset)[None] if is_array(subset) else [subset], self.groups)[0], groups
 
 
-def solve(
-    features: Array,
-    margins: Array,
-    group_ptr: Array | Sequence[int],
-    subsets: Array | Sequence[Sequence[int]],
-    *,
-    l2: float,
-    weights: Array | None = None,
-    divisor: float | None = None,
-    always: Sequence[int] | None = None,
-    tol: float = 1e-6,
-    max_iterations: int = 500,
-    threads: int | None = None,
-    progress: Callable[[int], object] | None = None,
-) -> Solutions:
-    """`SubsetSolver(...).solve(...)` in one call: see there."""
-    solver = SubsetSolver(features, margins, group_ptr, weights=weights, divisor=divisor, threads=threads)
-    options = {"tol": tol, "max_iterations": max_iterations, "threads": threads, "progress": progress}
-    return solver.solve(subsets, l2=l2, always=always, **options)
+def mean_losses(x: Array, features: Array, margins: Array, *, threads: int | None = None) -> Array:
+    """mean_v softplus(-(h_v + g_v·x)) at every x [m, d]: float64 [m], where x is. features [v, d], margins [v], v ≥ 1.
+
+    Raises ValueError where shapes do not fit.
+    """
+    return placed(_losses(x, features, margins, threads, rows=False)[0], device_of(x))
 
 
-def mean_losses(x: Array, features: Array, margins: Array, *, threads: int | None = None) -> np.ndarray:
-    """mean_v softplus(-(h_v + g_v·x)) at every x [m, d]: float64 [m]. features [v, d], margins [v], v ≥ 1."""
-    return _losses(x, features, margins, threads, rows=False)[0]
-
-
-def row_losses(x: Array, features: Array, margins: Array, *, threads: int | None = None) -> np.ndarray:
-    """softplus(-(h_v + g_v·x)) of every row at every x [m, d]: float32 [m, v]. features [v, d], margins [v]."""
-    return _losses(x, features, margins, threads, rows=True)[1]
+def row_losses(x: Array, features: Array, margins: Array, *, threads: int | None = None) -> Array:
+    """softplus(-(h_v + g_v·x)) of every row at every x [m, d]: float32 [m, v], where x is; otherwise as above."""
+    return placed(_losses(x, features, margins, threads, rows=True)[1], device_of(x))
 
 
 def _losses(x: Array, features: Array, margins: Array, threads: int | None, *, rows: bool) -> tuple:
@@ -264,7 +245,7 @@ def _losses(x: Array, features: Array, margins: Array, threads: int | None, *, r
 
 def subset_masks(subsets: Array | Sequence[Sequence[int]], count: int) -> np.ndarray:
     """Subsets of `count` groups as a fresh bool [m, count], from a mask or from m lists of indices."""
-    if isinstance(subsets, (torch.Tensor, np.ndarray)):
+    if is_array(subsets):
         masks = np.array(array_of(subsets))
         if masks.ndim != 2 or masks.shape[1] != count or masks.dtype not in (np.bool_, np.uint8):
             raise ValueError(f"subsets must be bool [m, {count}] or lists of indices, got {masks.dtype} {masks.shape}")

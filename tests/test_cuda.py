@@ -73,6 +73,31 @@ def test_nothing_waits_and_a_graph_can_hold_it(call: str) -> None:
         assert torch.equal(found, CALLS[call](values))
 
 
+@pytest.mark.parametrize("call", CALLS)
+def test_a_compiled_graph_has_the_same_bits(call: str) -> None:
+    given = inputs()
+    compiled = torch.compile(CALLS[call], fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(given), CALLS[call](given))
+
+
+def test_gradients_are_those_of_the_cpu() -> None:
+    found = []
+    for device in ("cpu", "cuda"):
+        given = {name: t.requires_grad_() if t.is_floating_point() else t for name, t in inputs(device).items()}
+        total = sum(CALLS[call](given).square().sum() for call in ("lengths", "project", "lift"))
+        gradients = torch.autograd.grad(total, [given["x"], given["d"], given["w"]])
+        found.append([gradient.cpu() for gradient in gradients])
+    for on_cpu, on_gpu in zip(*found, strict=True):
+        assert abs(on_gpu - on_cpu).max() <= 1e-4 * abs(on_cpu).max()
+
+
+def test_solutions_are_on_the_features_device() -> None:
+    data = random(9, 4), random(9), torch.tensor([0, 4, 9]), torch.tensor([[True, False], [True, True]])
+    expected, found = (kernels.solve(*(t.to(device) for t in data), l2=0.1) for device in ("cpu", "cuda"))
+    for name in ("x", "loss", "gradient_norm", "status"):
+        assert getattr(found, name).is_cuda and torch.equal(getattr(found, name).cpu(), getattr(expected, name))
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
 @pytest.mark.parametrize("call", CALLS)
 def test_every_device_of_a_process(call: str) -> None:
