@@ -32,6 +32,7 @@ from torch import nn
 from trak.projectors import AbstractProjector
 
 from gradex_fast.batch import Batch
+from gradex_fast.bench.pass_cases import plain_pass
 from gradex_fast.cli import calm_libraries
 from gradex_fast.model import trainable
 from gradex_fast.sketch import Sketcher
@@ -116,7 +117,7 @@ def _projection(model: nn.Module, dim: int, block: int) -> AbstractProjector:
 
 
 def _plain(model: nn.Module, batch: Batch) -> None:
-    engine_cases.plain_pass(model, batch)
+    plain_pass(model, batch)
     model.zero_grad(set_to_none=True)
 
 

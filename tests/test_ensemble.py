@@ -26,13 +26,13 @@ def test_the_ensembles_score_is_the_mean_over_subsets_that_hold_the_source(size,
     assert found.path == ()
 
 
-@pytest.mark.parametrize(("fraction", "expected"), [(0.75, 5), (0.5, 4), (0.01, 1), (0.99, 7)])
+@pytest.mark.parametrize(("fraction", "expected"), [(0.75, 5), (0.5, 4), (0.01, 1), (0.99, 6)])
 def test_every_subset_of_the_ensemble_has_the_same_size(fraction, expected):
     made = known(2, 9, always=(4, 8))
     subsets = random_ensemble(made, subsets=50, fraction=fraction).subsets
     assert (subsets[:, made.candidates].sum(1) == expected).all()
     assert subsets[:, [4, 8]].all()
-    assert len(np.unique(subsets, axis=0)) > 1 or expected == 7
+    assert len(np.unique(subsets, axis=0)) > 1  # never all of them: that would tell no source from another
 
 
 def test_the_subsets_hang_on_the_seed_alone():
