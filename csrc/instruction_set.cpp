@@ -1,3 +1,5 @@
+// No copy of the kernels itself: their namespaces are named below.
+#define GRADEX_ISA none
 #include "instruction_set.h"
 
 #include <atomic>
