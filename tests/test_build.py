@@ -159,17 +159,6 @@ def test_extension_links_no_framework() -> None:
     assert not strangers, f"linked: {needed}"
 
 
-def test_every_instruction_set_that_linux_names_is_found() -> None:
-    try:
-        flags = set(re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[1].split())
-    except (OSError, TypeError):
-        pytest.skip("Linux on x86 lists them in /proc/cpuinfo")
-    avx2 = {"avx2", "fma"}
-    avx512 = avx2 | {"avx512f", "avx512dq", "avx512bw", "avx512vl"}
-    needed = {"baseline": set(), "avx2": avx2, "avx512": avx512, "avx512bf16": avx512 | {"avx512_bf16"}}
-    assert native.instruction_sets() == [name for name, wanted in needed.items() if wanted <= flags]
-
-
 def test_vector_code_is_only_where_it_was_asked_for() -> None:
     """An inline function compiled for AVX must not stand in for the portable one: it would stop an older machine."""
     if "avx2" not in native.instruction_sets():
