@@ -24,6 +24,7 @@ CXX_FLAGS = [
     "-g0",
     "-fvisibility=hidden",
     "-Wno-maybe-uninitialized",  # GCC 12's own AVX-512 header sets it off
+    "-Wno-unknown-warning-option",  # Clang does not know it
     "-fno-math-errno",
     "-fno-trapping-math",
     "-ffp-contract=fast",
@@ -93,7 +94,7 @@ class Build(build_ext):
         self.compiler.link_shared_object([o for o, _ in jobs], target, extra_postargs=flags, target_lang="c++")
 
     def cpp_jobs(self, extension: Pybind11Extension, temp: Path, x86: bool, cuda: bool) -> list[tuple[str, list[str]]]:
-        command = [*self.compiler.compiler_so, *CXX_FLAGS, "-fPIC", "-pthread"]
+        command = [*self.compiler.compiler_so_cxx, *CXX_FLAGS, "-fPIC", "-pthread"]
         command += [f"-I{folder}" for folder in [*extension.include_dirs, *self.compiler.include_dirs]]
         command += ["-DGRADEX_X86"] if x86 else []
         command += ["-DGRADEX_CUDA"] if cuda else []

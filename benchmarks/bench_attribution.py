@@ -34,7 +34,7 @@ from trak.projectors import AbstractProjector
 from gradex_fast.batch import Batch
 from gradex_fast.bench.pass_cases import plain_pass
 from gradex_fast.cli import calm_libraries
-from gradex_fast.model import trainable
+from gradex_fast.modules import trainable
 from gradex_fast.sketch import Sketcher
 
 TIMES_FASTER = 2.0

@@ -20,7 +20,8 @@ import torch
 
 from gradex_fast import demo, metrics, pipeline
 from gradex_fast.evaluate import evaluate
-from gradex_fast.model import load_model, trainable
+from gradex_fast.model import load_model
+from gradex_fast.modules import trainable
 from gradex_fast.progress import Reporter
 from gradex_fast.recipe import Recipe
 from gradex_fast.sketch import Sketcher

@@ -12,7 +12,7 @@ from torch import nn
 
 from gradex_fast.batch import Batch
 from gradex_fast.bench import models
-from gradex_fast.model import trainable
+from gradex_fast.modules import trainable
 from gradex_fast.types import UNSUPERVISED, Example
 
 LONGEST, MEAN = 512, 100

@@ -15,7 +15,7 @@ from trak.modelout_functions import AbstractModelOutput
 from trak.projectors import AbstractProjector, BasicProjector, ProjectionType
 
 from gradex_fast import kernels
-from gradex_fast.model import trainable
+from gradex_fast.modules import trainable
 from gradex_fast.types import UNSUPERVISED
 
 Batch = tuple[torch.Tensor, torch.Tensor]

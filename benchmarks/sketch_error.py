@@ -24,7 +24,8 @@ from gradex_fast.batch import collate
 from gradex_fast.capture import width
 from gradex_fast.cli import calm_libraries
 from gradex_fast.losses import MARGINS, token_losses
-from gradex_fast.model import load_model, trainable
+from gradex_fast.model import load_model
+from gradex_fast.modules import trainable
 from gradex_fast.progress import Reporter
 from gradex_fast.reference.projection import DISTRIBUTIONS
 

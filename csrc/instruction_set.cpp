@@ -1,8 +1,13 @@
+// No copy of the kernels itself: their namespaces are named below.
+#define GRADEX_ISA none
 #include "instruction_set.h"
 
 #include <atomic>
 #include <stdexcept>
 
+#ifdef GRADEX_X86
+#include "cpu_features.h"
+#endif
 #include "lift.h"
 #include "losses.h"
 #include "sketch.h"
@@ -53,12 +58,10 @@ const std::vector<Kernels>& runnable() {
   static const std::vector<Kernels> kernels = [] {
     std::vector<Kernels> found = {GRADEX_KERNELS(baseline, baseline)};
 #ifdef GRADEX_X86
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-    if (avx2) found.push_back(GRADEX_KERNELS(avx2, avx2));
-    if (avx2 && avx512) found.push_back(GRADEX_KERNELS(avx512, avx512));
-    if (avx2 && avx512 && __builtin_cpu_supports("avx512bf16")) found.push_back(GRADEX_KERNELS(avx512, avx512bf16));
+    const CpuFeatures cpu = cpu_features();
+    if (cpu.avx2) found.push_back(GRADEX_KERNELS(avx2, avx2));
+    if (cpu.avx512) found.push_back(GRADEX_KERNELS(avx512, avx512));
+    if (cpu.avx512bf16) found.push_back(GRADEX_KERNELS(avx512, avx512bf16));
 #endif
     return found;
   }();

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "tile.h"
 #include "vector.h"
@@ -14,6 +15,20 @@ inline namespace GRADEX_ISA {
 constexpr int64_t kTileSamples = kVectorLanes / kTileQuad;
 
 // In every block of 2 half lanes: the first half plus the second of a, then of b.
+#ifdef __clang__
+template <int64_t Half, int64_t... kLane>
+GRADEX_INLINE Vector fold(const Vector& a, const Vector& b, std::integer_sequence<int64_t, kLane...>) {
+  constexpr auto first = [](int64_t lane) {
+    const int64_t block = lane / (2 * Half) * 2 * Half, within = lane % (2 * Half);
+    return within < Half ? block + within : kVectorLanes + block + within - Half;
+  };
+  return __builtin_shufflevector(a, b, first(kLane)...) + __builtin_shufflevector(a, b, first(kLane) + Half...);
+}
+template <int64_t Half>
+GRADEX_INLINE Vector fold(const Vector& a, const Vector& b) {
+  return fold<Half>(a, b, std::make_integer_sequence<int64_t, kVectorLanes>());
+}
+#else  // GCC has Clang's builtin from version 12
 template <int64_t Half>
 GRADEX_INLINE Vector fold(const Vector& a, const Vector& b) {
   IntVector first{}, second{};
@@ -24,6 +39,7 @@ GRADEX_INLINE Vector fold(const Vector& a, const Vector& b) {
   }
   return __builtin_shuffle(a, b, first) + __builtin_shuffle(a, b, second);
 }
+#endif
 
 // Lane l of what is left in sums[0] is the sum of the lanes of sums[l].
 template <int64_t Half = kVectorLanes / 2>

@@ -1,7 +1,7 @@
 """gradex_fast: predicts the fine-tuned loss of any subset of training sources from one training run.
 
-The public names, in pipeline order. Each is imported when first asked for, so that ``import gradex_fast.kernels``
-needs torch and NumPy only.
+The public names, in pipeline order. Each is imported when first asked for: kernels, Sketcher, SubsetEstimator and the
+searches need torch and NumPy only, Recipe, run and what is around them the extra `pipeline`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,14 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'gradex_fast' has no attribute {name!r}")
     home = _HOMES[name]
-    return getattr(import_module(f"gradex_fast.{home}"), name) if home else import_module(f"gradex_fast.{name}")
+    try:
+        return getattr(import_module(f"gradex_fast.{home}"), name) if home else import_module(f"gradex_fast.{name}")
+    except ImportError as error:
+        from gradex_fast.extras import needed_for
+
+        if needed := needed_for(error):
+            raise ImportError(f"gradex_fast.{name} {needed}", name=error.name) from error
+        raise
 
 
 def __dir__() -> list[str]:

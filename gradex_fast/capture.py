@@ -13,8 +13,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from gradex_fast.model import trainable
 from gradex_fast.modes import recomputing
+from gradex_fast.modules import trainable
 from gradex_fast.recognise import kind_of
 from gradex_fast.replay import layers_of, replayable
 from gradex_fast.rows import Rows

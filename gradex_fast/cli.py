@@ -13,6 +13,7 @@ from typing import Any
 from gradex_fast.bench.command import add_bench
 from gradex_fast.commands import OVERRIDES, RECIPE, add_command, add_doctor, add_export, add_plan
 from gradex_fast.errors import GradexError
+from gradex_fast.extras import needed_for
 from gradex_fast.ranks import Ranks, require_alone
 from gradex_fast.sketches_command import add_sketches
 from gradex_fast.terminal import calm_libraries
@@ -33,8 +34,9 @@ REQUIRED_AUC = 0.9
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0: done. 1: the demo's AUC is under 0.9, or `doctor` found fault. 2: a mistake; the message names it.
+    """Exit status 0: done. 1: the demo's AUC is under 0.9, `doctor` found fault, or an extra is not installed.
 
+    2: a mistake; the message names it.
     130: interrupted. 143: terminated (SIGTERM); a training has first saved the step that it was in.
     """
     options = _parsed(arguments)
@@ -45,6 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GradexError as error:
         print(f"gradex-fast: {error}", file=sys.stderr)
         return 2
+    except ImportError as error:
+        if not (needed := needed_for(error)):
+            raise
+        print(f"gradex-fast {needed}", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"gradex-fast: {error}; finished stages are kept, the same command goes on from here", file=sys.stderr)
         return 2

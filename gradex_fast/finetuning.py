@@ -14,7 +14,8 @@ from gradex_fast.costs import Cost, together
 from gradex_fast.errors import GradexError
 from gradex_fast.evaluate import evaluate
 from gradex_fast.files import checksum, explained_if_full
-from gradex_fast.model import load_model, load_tokenizer, save_model, trainable
+from gradex_fast.model import load_model, load_tokenizer, save_model
+from gradex_fast.modules import trainable
 from gradex_fast.preflight import check_parameters
 from gradex_fast.sections import MetaRecipe, TrainRecipe
 from gradex_fast.state import Run

@@ -24,8 +24,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from gradex_fast.capture import Capture
 from gradex_fast.flops import SHAPES, features
 from gradex_fast.memory import Saved
-from gradex_fast.model import grouped, load_outline, trainable
+from gradex_fast.model import load_outline
 from gradex_fast.modes import evaluating
+from gradex_fast.modules import grouped, trainable
 from gradex_fast.row_pass import logits
 from gradex_fast.rows import Padded
 from gradex_fast.sections import ModelRecipe, SketchRecipe

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
-from transformers.pytorch_utils import Conv1D
 
+from gradex_fast.modules import is_conv1d
 from gradex_fast.terms import Factors, LookUps, Term
 
 Kind = Callable[[nn.Module, torch.Tensor, torch.Tensor], Iterator[Term]]
@@ -23,8 +23,8 @@ def linear(layer: nn.Linear, x: torch.Tensor, d: torch.Tensor) -> Iterator[Term]
         yield _flat("bias", d)
 
 
-def conv1d(layer: Conv1D, x: torch.Tensor, d: torch.Tensor) -> Iterator[Term]:
-    """y = x W + b: the weight is stored [p, q], so the two factors change places."""
+def conv1d(layer: nn.Module, x: torch.Tensor, d: torch.Tensor) -> Iterator[Term]:
+    """transformers' y = x W + b: the weight is stored [p, q], so the two factors change places."""
     yield Factors("weight", d, x)
     yield _flat("bias", d)
 
@@ -54,12 +54,16 @@ def scale(layer: nn.Module, x: torch.Tensor, d: torch.Tensor) -> Iterator[Term]:
 
 LAYER_KINDS: dict[type, Kind] = {
     nn.Linear: linear,
-    Conv1D: conv1d,
     nn.Embedding: embedding,
     nn.LayerNorm: layer_norm,
     nn.RMSNorm: rms_norm,
 }
 """Exact types only: a subclass may compute something else."""
+
+
+def table_kind(layer: nn.Module) -> Kind | None:
+    """The kind that the layer's class says by itself."""
+    return conv1d if is_conv1d(layer) else LAYER_KINDS.get(type(layer))
 
 
 def slope(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:

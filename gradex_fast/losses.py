@@ -9,7 +9,7 @@ from torch import nn
 
 from gradex_fast.cross_entropy import cross_entropy
 from gradex_fast.head import logits_at
-from gradex_fast.model import encodes
+from gradex_fast.modules import encodes
 from gradex_fast.types import UNSUPERVISED
 
 SMALLEST_LOSS = 1e-6

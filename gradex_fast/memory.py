@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import psutil
 import torch
 from torch import nn
 
@@ -32,6 +31,8 @@ def in_use() -> int:
     """Bytes that this process holds: of GPUs what torch has taken, without them the resident set."""
     if torch.cuda.is_initialized():
         return sum(torch.cuda.memory_reserved(index) for index in range(torch.cuda.device_count()))
+    import psutil  # sketches by themselves do without
+
     return psutil.Process().memory_info().rss
 
 

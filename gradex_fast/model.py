@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -123,33 +122,6 @@ def computing_type(recipe: ModelRecipe) -> str:
     if recipe.dtype != "auto":
         return recipe.dtype
     return str(getattr(_config(recipe, recipe.name), "dtype", None) or torch.float32).removeprefix("torch.")
-
-
-def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Trainable parameters by name; one that is used twice (tied weights) has its first name."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def grouped(parameters: Mapping[str, nn.Parameter], patterns: Mapping[str, str | None]) -> dict[str, str]:
-    """The group of every parameter whose name a group's regular expression finds; None finds all.
-
-    Raises:
-        ValueError: a group without parameters, or a parameter of two groups.
-    """
-    group_of: dict[str, str] = {}
-    for group, pattern in patterns.items():
-        found = [name for name in parameters if pattern is None or re.search(pattern, name)]
-        if not found:
-            raise ValueError(f"none of the model's {len(parameters)} trainable parameters matches {pattern!r}")
-        if twice := next((name for name in found if name in group_of), None):
-            raise ValueError(f"{twice} is in the groups {group_of[twice]!r} and {group!r}")
-        group_of |= dict.fromkeys(found, group)
-    return group_of
-
-
-def encodes(model: nn.Module) -> bool:
-    """Whether it is an encoder-decoder."""
-    return getattr(model, "module", model).config.is_encoder_decoder
 
 
 def _pretrained(recipe: ModelRecipe, name: str, device: str) -> nn.Module:

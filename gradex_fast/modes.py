@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 
 from torch import nn
-from transformers.modeling_layers import GradientCheckpointingLayer
+
+from gradex_fast.modules import checkpoints
 
 
 @contextmanager
@@ -36,7 +37,7 @@ def recomputing(model: nn.Module) -> Iterator[None]:
     transformers recomputes a layer only if the layer itself, not its children, is in training mode. So it is, but not
     while its forward pass runs: some have dropout of their own.
     """
-    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing]
+    layers = [module for module in model.modules() if checkpoints(module)]
     before = [(layer, layer.training, layer._gradient_checkpointing_func) for layer in layers]
     try:
         for layer, training, checkpoint in before:

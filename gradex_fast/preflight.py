@@ -12,7 +12,8 @@ from torch import nn
 from gradex_fast.clustering import require_scikit_learn
 from gradex_fast.constraints import Constraints
 from gradex_fast.errors import GradexError
-from gradex_fast.model import position_limit, trainable
+from gradex_fast.model import position_limit
+from gradex_fast.modules import trainable
 from gradex_fast.placement import require_bits_and_bytes
 from gradex_fast.recipe import Recipe
 from gradex_fast.reporting import require_reports

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from gradex_fast.layers import LAYER_KINDS, Kind, embedding, linear, output_at, scale, slope
+from gradex_fast.layers import Kind, embedding, linear, output_at, scale, slope, table_kind
 
 _LINEAR = ("FalconLinear",)
 """Subclasses of Linear with the function of a Linear in other words. (Of others the weight may serve elsewhere.)"""
@@ -34,7 +34,7 @@ def kind_of(model: nn.Module, path: str) -> Kind | None:
         return embedding
     if type(layer).__name__ in _LINEAR:
         return linear
-    return LAYER_KINDS.get(type(layer)) or (scale if _is_scale(layer) else None)
+    return table_kind(layer) or (scale if _is_scale(layer) else None)
 
 
 def _routes(name: str, parent: nn.Module) -> bool:

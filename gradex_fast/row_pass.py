@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from gradex_fast.head import logits_at
-from gradex_fast.model import grouped, trainable
+from gradex_fast.modules import grouped, trainable
 from gradex_fast.sections import SketchRecipe
 
 

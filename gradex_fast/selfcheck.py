@@ -13,8 +13,8 @@ from gradex_fast.batch import collate
 from gradex_fast.capture import Capture
 from gradex_fast.errors import GradexError
 from gradex_fast.losses import token_losses
-from gradex_fast.model import encodes
 from gradex_fast.modes import evaluating
+from gradex_fast.modules import encodes
 from gradex_fast.pieces import packed_row
 from gradex_fast.rows import Packed, laid_out
 from gradex_fast.taps import RowsUnknown

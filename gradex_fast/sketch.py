@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,13 +18,15 @@ from gradex_fast.errors import GradexError
 from gradex_fast.fitting import Budget, in_batches
 from gradex_fast.losses import MARGINS, sample_losses, token_losses
 from gradex_fast.memory import Saved
-from gradex_fast.model import encodes, grouped, trainable
 from gradex_fast.modes import evaluating
-from gradex_fast.progress import Stage
+from gradex_fast.modules import encodes, grouped, trainable
 from gradex_fast.rows import Packed, Rows, laid_out
 from gradex_fast.taps import RowsUnknown
 from gradex_fast.terms import Term, add_gradient, add_sketch, width
 from gradex_fast.types import Example, Sketches
+
+if TYPE_CHECKING:
+    from gradex_fast.progress import Stage
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +35,7 @@ class Sketcher:
     """Per-sample sketches of a model's trainable parameters.
 
     Args:
-        model: a transformers (or PEFT) model; it is run in evaluation mode.
+        model: a transformers (or PEFT) model, or any whose outputs have `logits`; it is run in evaluation mode.
         dim: d, columns of the projection. seed: which P.
         distribution: of its entries: "gaussian", "rademacher" or "tensorsketch"; `kernels.sketch` says when which.
         margin: "sequence" or "token", see DESIGN §2.

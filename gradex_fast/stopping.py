@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from gradex_fast import joint
 from gradex_fast.files import read_json, write_atomically, write_json
-from gradex_fast.model import trainable
+from gradex_fast.modules import trainable
 
 
 class EarlyStopping(TrainerCallback):

@@ -17,7 +17,7 @@ from gradex_fast.batch import collate
 from gradex_fast.checkpoints import last_checkpoint, remove, remove_broken
 from gradex_fast.errors import GradexError
 from gradex_fast.files import checksum, explained_if_full
-from gradex_fast.model import trainable
+from gradex_fast.modules import trainable
 from gradex_fast.pieces import Pieces
 from gradex_fast.progress import Stage
 from gradex_fast.ranks import Ranks

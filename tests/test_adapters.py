@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from gradex_fast import finetuning
 from gradex_fast.errors import GradexError
-from gradex_fast.model import load_model, trainable
+from gradex_fast.model import load_model
+from gradex_fast.modules import trainable
 from gradex_fast.plan import plan
 from gradex_fast.recipe import Recipe
 from gradex_fast.sketch import Sketcher, sketch_examples

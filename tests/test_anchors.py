@@ -15,7 +15,8 @@ from gradex_fast import finetuning, kernels, metrics, pipeline
 from gradex_fast.errors import GradexError
 from gradex_fast.estimate import RIDGES
 from gradex_fast.evaluate import evaluate
-from gradex_fast.model import load_model, trainable
+from gradex_fast.model import load_model
+from gradex_fast.modules import trainable
 from gradex_fast.reference import solve as reference
 from gradex_fast.sketch import Sketcher
 from gradex_fast.types import Sketches

@@ -29,7 +29,8 @@ from gradex_fast.bench.shapes import Shape, layers_of
 from gradex_fast.bench.turns import MOST_CALLS, in_rounds
 from gradex_fast.cli import main
 from gradex_fast.errors import GradexError
-from gradex_fast.model import load_outline, trainable
+from gradex_fast.model import load_outline
+from gradex_fast.modules import trainable
 from gradex_fast.reference.projection import projection
 from gradex_fast.terms import Factors, LookUps, add_sketch
 

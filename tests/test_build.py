@@ -23,7 +23,7 @@ LAYERS = [
     {"native", "reference"},
     {"arguments", "text_template"},
     {"regression", "tensorsketch"},
-    {"errors", "types", "kernels", "sections"},
+    {"errors", "extras", "modules", "types", "kernels", "sections"},
     {
         "clustering",
         "constraints",

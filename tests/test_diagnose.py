@@ -11,7 +11,7 @@ from diagnoses import diagnosed, estimated, fine_tuned, finished, meta, sketched
 from gradex_fast import kernels, metrics
 from gradex_fast.diagnose import Diagnosis
 from gradex_fast.diagnose.curvature import copies
-from gradex_fast.model import trainable
+from gradex_fast.modules import trainable
 from gradex_fast.pipeline import Run
 from gradex_fast.reference import solve as reference
 from gradex_fast.sketch import Sketcher, sketch_examples

@@ -12,7 +12,7 @@ import torch
 
 from gradex_fast.batch import collate
 from gradex_fast.diagnose.expansion import errors, length, margins, moved, slopes
-from gradex_fast.model import trainable
+from gradex_fast.modules import trainable
 from gradex_fast.types import Example
 
 MODELS = [("gpt2", "full"), ("gpt2", "some"), ("llama", "all"), ("bert", "full"), ("bert", "some")]

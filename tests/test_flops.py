@@ -16,8 +16,8 @@ from gradex_fast.batch import collate
 from gradex_fast.capture import Capture
 from gradex_fast.flops import counted, pass_flops, total
 from gradex_fast.losses import token_losses
-from gradex_fast.model import trainable
 from gradex_fast.modes import evaluating
+from gradex_fast.modules import trainable
 from gradex_fast.rows import laid_out
 from gradex_fast.sections import ModelRecipe, SketchRecipe
 from gradex_fast.types import Example

@@ -22,8 +22,9 @@ from gradex_fast.flops import features, pass_flops, total
 from gradex_fast.footprint import footprint, row_bytes
 from gradex_fast.losses import token_losses
 from gradex_fast.memory import Saved
-from gradex_fast.model import load_model, load_outline, load_tokenizer, save_model, trainable
+from gradex_fast.model import load_model, load_outline, load_tokenizer, save_model
 from gradex_fast.modes import evaluating
+from gradex_fast.modules import trainable
 from gradex_fast.plan.cards import CARDS, OWN_UTILISATION, USABLE, UTILISATION
 from gradex_fast.recipe import Recipe
 from gradex_fast.rows import laid_out

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from gradex_fast import finetuning
 from gradex_fast.errors import GradexError
 from gradex_fast.evaluate import evaluate
-from gradex_fast.model import load_model, trainable
+from gradex_fast.model import load_model
+from gradex_fast.modules import trainable
 from gradex_fast.plan import plan
 from gradex_fast.recipe import Recipe
 from gradex_fast.sections import MetaRecipe

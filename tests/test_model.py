@@ -11,7 +11,8 @@ from tiny import MODELS, bert, char_tokenizer, gpt2, llama, random_batch, t5
 from transformers import BloomConfig, RobertaConfig
 
 from gradex_fast.errors import GradexError
-from gradex_fast.model import fingerprint, load_model, load_tokenizer, position_limit, save_model, trainable
+from gradex_fast.model import fingerprint, load_model, load_tokenizer, position_limit, save_model
+from gradex_fast.modules import trainable
 from gradex_fast.sections import ModelRecipe
 
 

@@ -21,7 +21,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from gradex_fast.errors import GradexError
 from gradex_fast.evaluate import evaluate
 from gradex_fast.flops import pass_flops
-from gradex_fast.model import load_model, load_outline, trainable
+from gradex_fast.model import load_model, load_outline
+from gradex_fast.modules import trainable
 from gradex_fast.placement import placed
 from gradex_fast.plan import plan
 from gradex_fast.recipe import Recipe

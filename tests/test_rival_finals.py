@@ -16,7 +16,8 @@ from gradex_fast import cli
 from gradex_fast.baselines import QUICK, compare, feature_transfer, final, finals
 from gradex_fast.errors import GradexError
 from gradex_fast.evaluate import evaluate
-from gradex_fast.model import load_model, trainable
+from gradex_fast.model import load_model
+from gradex_fast.modules import trainable
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = {"train": {"epochs": 1}}

@@ -15,7 +15,8 @@ from gradex_fast.baselines.gradients import gradients
 from gradex_fast.baselines.less import _mean, less, less_sgd
 from gradex_fast.batch import collate
 from gradex_fast.errors import GradexError
-from gradex_fast.model import load_model, trainable
+from gradex_fast.model import load_model
+from gradex_fast.modules import trainable
 from gradex_fast.reference.sketch import project
 
 TREES = {"full": runs.language_tree, "lora": runs.lora_tree, "classifier": runs.classifier_tree}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_train import EXAMPLES, Counter, Killed, equal, model_with_dropout
 
-from gradex_fast.model import trainable
+from gradex_fast.modules import trainable
 from gradex_fast.sections import TrainRecipe
 from gradex_fast.stopping import EarlyStopping
 from gradex_fast.train import train

@@ -13,7 +13,8 @@ from gradex_fast.baselines.table import Row
 from gradex_fast.errors import GradexError
 from gradex_fast.files import checksum, read_json, write_json
 from gradex_fast.finetuning import figures, fine_tuning_cost
-from gradex_fast.model import load_model, trainable
+from gradex_fast.model import load_model
+from gradex_fast.modules import trainable
 from gradex_fast.state import Run
 from gradex_fast.train import total_steps, train
 from gradex_fast.types import Example

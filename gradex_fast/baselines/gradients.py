@@ -9,8 +9,8 @@ from torch import nn
 
 from gradex_fast.batch import collate
 from gradex_fast.losses import sample_losses, token_losses
-from gradex_fast.model import trainable
 from gradex_fast.modes import evaluating
+from gradex_fast.modules import trainable
 from gradex_fast.types import Example
 
 

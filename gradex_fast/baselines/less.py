@@ -30,7 +30,8 @@ from gradex_fast.baselines.cosine import unit
 from gradex_fast.baselines.gradients import gradients
 from gradex_fast.baselines.rival import Scored, by_source, source_examples
 from gradex_fast.errors import GradexError
-from gradex_fast.model import load_model, trainable
+from gradex_fast.model import load_model
+from gradex_fast.modules import trainable
 from gradex_fast.state import Run
 from gradex_fast.types import Example
 

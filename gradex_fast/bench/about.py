@@ -12,7 +12,7 @@ from torch import nn
 
 from gradex_fast import native
 from gradex_fast.doctor.machine import cores, cpu_name
-from gradex_fast.model import trainable
+from gradex_fast.modules import trainable
 from gradex_fast.workspace import versions
 
 

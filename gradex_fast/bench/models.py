@@ -13,7 +13,8 @@ from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, PreTrainedConf
 
 from gradex_fast.batch import Batch
 from gradex_fast.errors import GradexError
-from gradex_fast.model import random_model, trainable
+from gradex_fast.model import random_model
+from gradex_fast.modules import trainable
 from gradex_fast.sections import ModelRecipe
 from gradex_fast.types import UNSUPERVISED
 

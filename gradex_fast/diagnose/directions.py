@@ -15,7 +15,8 @@ from gradex_fast import kernels
 from gradex_fast.diagnose.expansion import Step, length
 from gradex_fast.diagnose.truth import chosen, recipe_of
 from gradex_fast.files import checksum, explained_if_full, write_json
-from gradex_fast.model import grouped, load_model, trainable
+from gradex_fast.model import load_model
+from gradex_fast.modules import grouped, trainable
 from gradex_fast.state import Run
 from gradex_fast.terms import width
 from gradex_fast.train import total_steps, train

@@ -13,8 +13,8 @@ from gradex_fast.batch import collate
 from gradex_fast.fitting import Budget, in_batches
 from gradex_fast.losses import MARGINS, sample_losses, token_losses
 from gradex_fast.metrics import relative_error
-from gradex_fast.model import trainable
 from gradex_fast.modes import evaluating
+from gradex_fast.modules import trainable
 from gradex_fast.types import Example
 
 Step = Mapping[str, torch.Tensor]

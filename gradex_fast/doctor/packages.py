@@ -9,23 +9,9 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from gradex_fast.doctor.line import Line, first_line
+from gradex_fast.extras import INSTALL, PIPELINE
 
-NEEDED = {
-    "numpy": ("numpy", ()),
-    "torch": ("torch", ()),
-    "transformers": ("transformers", ("AutoModelForCausalLM", "Trainer")),
-    "peft": ("peft", ("get_peft_model",)),
-    "accelerate": ("accelerate", ("Accelerator",)),
-    "datasets": ("datasets", ("load_dataset",)),
-    "tokenizers": ("tokenizers", ("Tokenizer",)),
-    "safetensors": ("safetensors.torch", ()),
-    "pyarrow": ("pyarrow.parquet", ()),
-    "pydantic": ("pydantic", ()),
-    "PyYAML": ("yaml", ()),
-    "jinja2": ("jinja2", ()),
-    "rich": ("rich.console", ()),
-    "zstandard": ("zstandard", ()),
-}
+NEEDED = {"numpy": ("numpy", ()), "torch": ("torch", ())}
 """The module of each package, and names that a lazy one only then imports in earnest."""
 
 OPTIONAL = {
@@ -40,25 +26,42 @@ def package_lines() -> Iterator[Line]:
     yield Line("python", platform.python_version())
     limits = _limits()
     yield _own(limits)
-    for name, (module, names) in NEEDED.items():
+    for name, (module, names) in (NEEDED | (PIPELINE if _installed("transformers") else {})).items():
         yield _needed(name, module, names, (limits or {}).get(name.lower(), ""))
+    if not _installed("transformers"):
+        yield _plain()
     for name, (module, what) in OPTIONAL.items():
         yield _optional(name, module, what)
+
+
+def _plain() -> Line:
+    """Without transformers nobody has asked for the pipeline."""
+    absent = ", ".join(name for name in PIPELINE if not _installed(name))
+    found = f"not installed, only kernels, sketches and searches: without {absent}"
+    return Line("pipeline", found, "note", f"for recipes and commands: {INSTALL}")
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
 
 
 def _limits() -> dict[str, str] | None:
     """By package, the versions that gradex_fast asks for, such as ``>=2.4``; None where it is not installed."""
     try:
-        lines = [line for line in requires("gradex_fast") or () if "extra ==" not in line]
+        lines = requires("gradex_fast") or ()
     except PackageNotFoundError:
         return None
+    lines = [line for line in lines if "extra ==" not in line or re.search(r"extra == .pipeline\b", line)]
     parts = [re.match(r"([\w.-]+)\s*([^;]*)", line) for line in lines]
     return {part[1].lower(): part[2].strip() for part in parts if part}
 
 
 def _own(limits: dict[str, str] | None) -> Line:
     if limits is None:
-        return Line("gradex_fast", "not installed", "wrong", "in its checkout: pip install -e .")
+        return Line("gradex_fast", "not installed", "wrong", "in its checkout: pip install -e '.[pipeline]'")
     return Line("gradex_fast", version("gradex_fast"))
 
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from gradex_fast.batch import collate, length_batches
 from gradex_fast.data import load_corpus
 from gradex_fast.losses import sample_losses, token_losses
-from gradex_fast.model import load_model, load_tokenizer, trainable
+from gradex_fast.model import load_model, load_tokenizer
+from gradex_fast.modules import trainable
 from gradex_fast.plan.rows import disk, disk_line, sources, sources_table, unassigned_line
 from gradex_fast.plan.stages import FINAL, anchors_recipe, costs_by_stage
 from gradex_fast.preflight import check, device_of
