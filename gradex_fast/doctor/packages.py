@@ -24,13 +24,13 @@ NEEDED = {
     "PyYAML": ("yaml", ()),
     "jinja2": ("jinja2", ()),
     "rich": ("rich.console", ()),
+    "matplotlib": ("matplotlib.figure", ()),
     "zstandard": ("zstandard", ()),
 }
 """The module of each package, and names that a lazy one only then imports in earnest."""
 
 OPTIONAL = {
     "scikit-learn": ("sklearn.cluster", "clusters of raw rows"),
-    "matplotlib": ("matplotlib.figure", "figures of a diagnosis"),
     "bitsandbytes": ("bitsandbytes", "quantised base models"),
     "trl": ("trl", "training on an export"),
 }
