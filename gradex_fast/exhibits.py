@@ -51,11 +51,11 @@ def extreme_rows(run: Run) -> list[dict[str, Any]]:
     examples = run.examples()
     if len(estimator.train) < len(examples):  # those that are not finite were left out
         examples = [examples[row] for row in np.flatnonzero(run.train.finite)]
-    return [_ends(run, source, found, examples) for source in _shown(run.selection)]
+    return [_ends(run, source, found, examples) for source in _shown(run.selection.scores[: len(run.corpus.sources)])]
 
 
-def _shown(selection: Selection) -> list[int]:
-    ranked = np.argsort(selection.scores, kind="stable").tolist()  # NaN last
+def _shown(scores: np.ndarray) -> list[int]:
+    ranked = np.argsort(scores, kind="stable").tolist()  # NaN last
     if len(ranked) <= SHOWN_SOURCES:
         return ranked
     return [*ranked[: SHOWN_SOURCES // 2], *ranked[-SHOWN_SOURCES // 2 :]]
