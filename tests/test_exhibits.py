@@ -67,6 +67,25 @@ def test_gradients_of_groups_are_those_of_the_logistic_loss():
     assert np.isnan(group_gradients(rows, np.array([0, 0, 9]))[0]).all()
 
 
+def test_a_rows_number_is_how_its_loss_falls_towards_the_target():
+    rows, target, step = sketches(9, 3), np.array([0.3, -2.0, 1.0]), 1e-6
+    ahead, behind = (
+        np.logaddexp(0, -(rows.margin + rows.g.astype(np.float64) @ (sign * step * target))) for sign in (1, -1)
+    )
+    assert alignments(rows, target).value == pytest.approx((behind - ahead) / (2 * step), rel=1e-4, abs=1e-8)
+
+
+def test_the_error_of_a_rows_number_is_that_of_random_projections():
+    draw = np.random.default_rng(3)
+    row, target, dim = draw.normal(size=50), draw.normal(size=50), 20
+    p = draw.normal(size=(4000, 50, dim)) / np.sqrt(dim)
+    projected = Sketches(np.einsum("a,sad->sd", row, p).astype(np.float32), np.full(4000, -1.0), np.zeros(4000))
+    found = [alignments(projected[s : s + 1], target @ p[s]) for s in range(4000)]
+    values, errors = (np.array([getattr(one, name)[0] for one in found]) for name in ("value", "error"))
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(values.std(), rel=0.1)
+    assert values.mean() == pytest.approx(slopes(projected)[0] * (row @ target), abs=4 * values.std() / 4000**0.5)
+
+
 def test_the_plane_keeps_what_has_two_dimensions():
     angles = np.array([0.1, 2.0, 3.0, 5.0])
     vectors = np.stack([np.cos(angles), np.sin(angles)], 1) * [[1], [7], [0.5], [2]]
