@@ -25,6 +25,7 @@ LAYERS = [
     {"regression", "tensorsketch"},
     {"errors", "types", "kernels", "sections"},
     {
+        "alignment",
         "clustering",
         "constraints",
         "cross_entropy",
@@ -68,11 +69,15 @@ LAYERS = [
         "finetuning",
         "clusters",
         "outputs",
+        "exhibits",
         "summary",
+        "rewrite",
+        "between",
+        "between_show",
         "pipeline",
     },
     {"baselines", "diagnose"},
-    {"export", "demo", "doctor", "plan", "preview", "commands", "cli", "__main__"},
+    {"export", "demo", "doctor", "plan", "preview", "commands", "finished_commands", "cli", "__main__"},
 ]
 STAGES = next(layer for layer in LAYERS if "sketch" in layer)
 SEALED = LAYERS[0] | LAYERS[1] | LAYERS[2] | LAYERS[3] | LAYERS[4] | STAGES
