@@ -14,6 +14,7 @@ from gradex_fast.bench.command import add_bench
 from gradex_fast.commands import OVERRIDES, RECIPE, add_command, add_doctor, add_export, add_plan
 from gradex_fast.errors import GradexError
 from gradex_fast.extras import needed_for
+from gradex_fast.finished_commands import add_report, compare_runs
 from gradex_fast.ranks import Ranks, require_alone
 from gradex_fast.sketches_command import add_sketches
 from gradex_fast.terminal import calm_libraries
@@ -91,8 +92,10 @@ def _parser() -> argparse.ArgumentParser:
             share = "only every n-th shard, i = 0 ... n - 1: one task of a Slurm array"
             command.add_argument("--shard", metavar="i/n", help=share)
         command.set_defaults(command=_run, until=until, shard=None)
-    rivals = add_command(commands, "compare", "... and choose by other methods too: DSIR, DEFT, LESS, TRAK, ...")
-    rivals.add_argument("recipe", **RECIPE)
+    rivals = add_command(
+        commands, "compare", "... and choose by other methods too (DSIR, LESS, ...); or two runs or more"
+    )
+    rivals.add_argument("recipe", type=Path, help="a recipe, with overrides after it; or a run's folder, with others")
     rivals.add_argument("overrides", **OVERRIDES)
     rivals.add_argument("--rivals", nargs="+", metavar="NAME", help="which (default: all that train no model a subset)")
     rivals.add_argument("--keep", type=int, metavar="K", help="sources that each keeps (default: as many as it likes)")
@@ -105,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--overwrite", action="store_true", help="throw away what an earlier run left there")
     add_plan(commands)
     add_doctor(commands)
+    add_report(commands)
+    _add_readers(commands)
     for command in set(commands.choices.values()):
         command.add_argument("--quiet", action="store_true", help="print results and warnings only")
         command.add_argument("--json", action="store_true", help="print results as JSON, nothing else, on stdout")
@@ -125,8 +130,6 @@ def _add_readers(commands: Any) -> None:
     recipes = add_command(commands, "recipes", "the recipes that come with gradex_fast; with a name, that recipe")
     recipes.add_argument("name", nargs="?", help="print this one's YAML")
     recipes.set_defaults(command=_recipes)
-    for reader in (command, recipes):
-        reader.add_argument("--json", action="store_true", help="print JSON, nothing else")
 
 
 def _add_diagnose(commands: Any) -> None:
@@ -211,6 +214,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    if options.recipe.is_dir():
+        return compare_runs(options)
     require_alone("compare")
     from gradex_fast.recipe import Recipe
 

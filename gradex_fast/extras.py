@@ -15,6 +15,7 @@ PIPELINE = {
     "PyYAML": ("yaml", ()),
     "jinja2": ("jinja2", ()),
     "rich": ("rich.console", ()),
+    "matplotlib": ("matplotlib.figure", ()),
     "zstandard": ("zstandard", ()),
 }
 """The module of each package, and names that a lazy one only then imports in earnest."""

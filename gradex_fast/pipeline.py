@@ -27,7 +27,7 @@ from gradex_fast.preflight import check, device_of
 from gradex_fast.progress import Reporter, Stage
 from gradex_fast.ranks import ALONE, Ranks
 from gradex_fast.recipe import Recipe
-from gradex_fast.report import scores_csv, write_report
+from gradex_fast.report import keep_summary, scores_csv, write_report
 from gradex_fast.search import search
 from gradex_fast.select import random_subsets
 from gradex_fast.sketch import nonfinite_rows
@@ -75,6 +75,8 @@ def run(
         }
         for stage in STAGES[1 : STAGES.index(until) + 1]:
             steps[stage](current)
+        if current.selection and current.ranks.leads:
+            keep_summary(current.path, current.summary or summarise(current, labels))
     return current
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from gradex_fast import metrics
 from gradex_fast.accounts import account
 from gradex_fast.clusters import origin
+from gradex_fast.exhibits import curves, extreme_rows, source_map
 from gradex_fast.files import read_json
 from gradex_fast.outputs import in_names
 from gradex_fast.report import terminal_table
@@ -32,14 +33,17 @@ def summarise(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any]:
     estimator, selection = run.estimator, run.selection
     written = read_json(run.path / "selection.json")
     milliseconds = 1000 * written["seconds"] / max(1, written["subsets"])
-    fit = estimator.calibration
+    fit, mapped = estimator.calibration, source_map(run)
+    cosines = [{"cosine": cosine} for cosine in mapped.pop("cosines")]
     return {
         "title": run.path.name,
         "method": run.recipe.select.method,
-        "sources": [_source(run, index, labels) for index in range(len(run.corpus.sources))],
+        "sources": [{**_source(run, index, labels), **near} for index, near in enumerate(cosines)],
         "clusters": _clusters(run),
         "target": {part: len(getattr(run.corpus, part).examples) for part in ("train", "validation", "test")},
+        "target_rows": [_rows(part) for part in (run.corpus.train, run.corpus.validation, run.corpus.test)],
         "path": written["path"],
+        "curves": curves(run),
         "details": in_names(selection.details, run.corpus.names),
         "others": {name: [run.corpus.names[i] for i in found.chosen] for name, found in run.others.items()},
         "estimate": {
@@ -52,6 +56,8 @@ def summarise(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any]:
             "calibration": None if fit is None else {"intercept": fit.intercept, "slope": fit.slope},
         },
         "truth": _truth(run),
+        "map": mapped,
+        "rows": extreme_rows(run),
         "final": {name: _final(note) for name, note in run.final.items()},
         "metrics": _metrics(run, labels, milliseconds),
         "seconds": dict(run.reporter.seconds),
@@ -93,10 +99,11 @@ def _clusters(run: Run) -> dict[str, Any] | None:
 def _truth(run: Run) -> list[dict[str, Any]]:
     if run.truth is None:
         return []
-    estimates, names = run.estimator.estimate(run.truths).loss, run.corpus.names
+    found, names = run.estimator.estimate(run.truths), run.corpus.names
     subsets = [[names[i] for i in np.flatnonzero(mask[: len(names)])] for mask in run.truths]
-    rows = zip(subsets, estimates, run.truth, strict=True)
-    return [{"subset": subset, "estimate": float(e), "truth": float(f)} for subset, e, f in rows]
+    columns = zip(found.loss.tolist(), found.low.tolist(), found.high.tolist(), run.truth.tolist(), strict=True)
+    rows = [dict(zip(("estimate", "low", "high", "truth"), row, strict=True)) for row in columns]
+    return [{"subset": subset, **row} for subset, row in zip(subsets, rows, strict=True)]
 
 
 def _final(note: dict[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,7 @@ _FILES = (
     "metrics.json",
     "nonfinite.csv",
     "run.log",
+    "report.json",
 )
 _MADE = (*_FOLDERS, *_FILES, "report.md", "report.html", "manifest.json")
 """What a run makes in its directory; the manifest last, so that what is half cleared is still a run."""

@@ -73,7 +73,7 @@ def test_reports_show_it(made):
     text = f"{flops:.1e}".replace("e+0", "e")
     assert f"| sketch | 42 | 42 | {text} |" in (run.path / "report.md").read_text()
     page = (run.path / "report.html").read_text()
-    assert f'<td class="figure">{text}</td>' in page and "up to the choice" in page
+    assert f'<td class="right">{text}</td>' in page and "up to the choice" in page
 
 
 def test_a_sketch_that_was_cut_off_keeps_its_time(inputs, tmp_path, monkeypatch):

@@ -66,10 +66,7 @@ def diagnose(
                 known[name] = output.finite(PARTS[name](subsets))
                 output.write(folder, settings, known)
         asked = {name: known[name] for name in PARTS if name in parts}
-        if figures.available():
-            figures.write(folder, asked)
-        else:
-            run.reporter.say(figures.HOW_TO_INSTALL)
+        figures.write(folder, asked)
     cost = account(subsets, parts)
     output.write_csv(folder, "cost", cost)
     return Diagnosis(folder, asked, cost)

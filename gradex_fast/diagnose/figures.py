@@ -1,25 +1,17 @@
-"""The figures of a diagnosis, by matplotlib; it is an extra, and only this module imports it, when it draws."""
+"""The figures of a diagnosis, by matplotlib."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from gradex_fast.diagnose.output import TITLES
 from gradex_fast.diagnose.part import Part, Row
 from gradex_fast.files import write_atomically
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-HOW_TO_INSTALL = 'no figures, CSV only: matplotlib is not here (pip install "gradex_fast[figures]")'
-
-
-def available() -> bool:
-    return find_spec("matplotlib") is not None
 
 
 def write(folder: Path, parts: Mapping[str, Part]) -> list[Path]:
@@ -28,8 +20,6 @@ def write(folder: Path, parts: Mapping[str, Part]) -> list[Path]:
     Raises:
         GradexError: a file cannot be written.
     """
-    from matplotlib.figure import Figure
-
     written = []
     for name, part in parts.items():
         if part.rows:

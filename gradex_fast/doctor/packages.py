@@ -16,7 +16,6 @@ NEEDED = {"numpy": ("numpy", ()), "torch": ("torch", ())}
 
 OPTIONAL = {
     "scikit-learn": ("sklearn.cluster", "clusters of raw rows, SubsetLogisticRegression"),
-    "matplotlib": ("matplotlib.figure", "figures of a diagnosis"),
     "bitsandbytes": ("bitsandbytes", "quantised base models"),
     "trl": ("trl", "training on an export"),
 }
