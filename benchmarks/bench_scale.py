@@ -2,7 +2,7 @@
 
     python benchmarks/bench_scale.py [--json benchmarks/results/scale.json]
 
-Medians of three after one call for warmth. docs/scale.md extrapolates from these.
+Medians of three after one call for warmth. docs/pages/scale.md extrapolates from these.
 """
 
 from __future__ import annotations
