@@ -45,9 +45,9 @@ def check_place(device: torch.device, backend: str | None) -> None:
 
 
 def check_elements(offset: int, size: int) -> None:
-    """P's element indices are 63 bits wide."""
-    if offset + size >= 1 << 63:
-        raise ValueError(f"offset + elements must be below 2^63, got {offset} + {size}")
+    """P's element indices are 64 bits wide."""
+    if offset + size > 1 << 64:
+        raise ValueError(f"offset + elements must be at most 2^64, got {offset} + {size}")
 
 
 def check_lines(distribution: str, width: int, offset: int, size: int = 0) -> None:

@@ -37,6 +37,7 @@ def sketch(
     backend: str | None,
 ) -> None:
     """total [n, dim] += the sketch of x [n, t, p], d [n, t, q]."""
+    offset %= 1 << 64
     check_lengths(lengths, x)
     if backend == "reference":
         kept = None if lengths is None else lengths.cpu().numpy()
@@ -64,6 +65,7 @@ def project(
     backend: str | None,
 ) -> None:
     """total [n, dim] += x [n, p] · P / √dim."""
+    offset %= 1 << 64
     if backend == "reference":
         plan = {"name": name, "seed": seed, "dim": dim, "offset": offset, "distribution": distribution, "width": width}
         total += torch.from_numpy(reference_project(x.detach().double().cpu().numpy(), **plan)).to(total)
@@ -119,6 +121,7 @@ def lift(
     backend: str | None,
 ) -> None:
     """out [m, size] = w [m, dim] · Pᵀ / √dim."""
+    offset %= 1 << 64
     w = w.detach()
     if backend == "reference":
         plan = {"name": name, "seed": seed, "offset": offset, "distribution": distribution, "width": width}

@@ -22,7 +22,7 @@ def dispatched(*tensors: torch.Tensor | None, differentiable: bool = True) -> bo
     return False
 
 
-def word(seed: int) -> int:
-    """A seed as an operator takes it: its low 64 bits, which are all that P depends on, as a signed number."""
-    seed = int(seed)
-    return seed if -(1 << 63) <= seed < 1 << 63 else (seed + (1 << 63)) % (1 << 64) - (1 << 63)
+def word(number: int) -> int:
+    """A seed or offset as an operator takes it: its low 64 bits, which are all that P depends on, as a signed number."""
+    number = int(number)
+    return number if -(1 << 63) <= number < 1 << 63 else (number + (1 << 63)) % (1 << 64) - (1 << 63)

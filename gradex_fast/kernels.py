@@ -110,7 +110,7 @@ def sketch(
     check_lines(distribution, max(1, x.shape[2]), offset)
     check_elements(offset, x.shape[2] * d.shape[2])
     length = None if lengths is None else lengths_of(lengths, x)
-    total = _added("sketch", (x, d, length), (dim, name, word(seed), distribution, offset, threads, backend), out)
+    total = _added("sketch", (x, d, length), (dim, name, word(seed), distribution, word(offset), threads, backend), out)
     return like(total, inputs)
 
 
@@ -143,7 +143,7 @@ def project(
     check_place(x.device, backend)
     check_lines(distribution, width, offset, x.shape[1])
     check_elements(offset, x.shape[1])
-    total = _added("project", (x,), (dim, name, word(seed), distribution, offset, width, threads, backend), out)
+    total = _added("project", (x,), (dim, name, word(seed), distribution, word(offset), width, threads, backend), out)
     return like(total, rows)
 
 
@@ -203,7 +203,7 @@ def lift(
     width = max(1, size) if width is None else width
     check_lines(distribution, width, offset, size)
     check_elements(offset, size)
-    out = _added("lift", (w,), (size, name, word(seed), distribution, offset, width, threads, backend), None)
+    out = _added("lift", (w,), (size, name, word(seed), distribution, word(offset), width, threads, backend), None)
     return like(out, weights)
 
 

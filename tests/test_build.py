@@ -20,9 +20,11 @@ EXTENSION = native._native.__file__
 # Lowest first. A module imports what is lower, or of its own rank where that is not sealed.
 LAYERS = [
     {"_native"},
-    {"native", "reference"},
+    {"native", "reference", "arrays", "dispatch"},
     {"arguments", "text_template"},
     {"regression", "tensorsketch"},
+    {"backends"},
+    {"ops"},
     {"errors", "extras", "modules", "types", "kernels", "sections"},
     {
         "alignment",
@@ -96,14 +98,18 @@ LAYERS = [
     },
 ]
 STAGES = next(layer for layer in LAYERS if "sketch" in layer)
-SEALED = LAYERS[0] | LAYERS[1] | LAYERS[2] | LAYERS[3] | LAYERS[4] | STAGES
+SEALED = set().union(*LAYERS[:7], STAGES)
 ONLY = {
     "native": {"_native"},
     "reference": set(),
-    "arguments": {"reference"},
-    "regression": {"native", "arguments"},
+    "arrays": set(),
+    "dispatch": set(),
+    "arguments": {"arrays", "reference"},
+    "regression": {"arrays", "native", "arguments"},
     "tensorsketch": {"reference"},
-    "kernels": {"native", "reference", "arguments", "regression", "tensorsketch"},
+    "backends": {"native", "reference", "arguments", "tensorsketch"},
+    "ops": {"backends", "regression"},
+    "kernels": {"arguments", "arrays", "backends", "dispatch", "ops", "regression"},
 }
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 
