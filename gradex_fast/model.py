@@ -82,9 +82,13 @@ def load_outline(recipe: ModelRecipe) -> nn.Module:
     return model
 
 
-def save_model(model: nn.Module, folder: Path) -> None:
-    """A PEFT adapter for LoRA, the whole model otherwise; `load_model(..., trained=folder)` reads it."""
-    model.save_pretrained(folder, safe_serialization=True)
+def save_model(model: nn.Module, folder: Path, values: Mapping[str, torch.Tensor] | None = None) -> None:
+    """A PEFT adapter for LoRA, the whole model otherwise; `load_model(..., trained=folder)` reads it.
+
+    Args:
+        values: in place of the model's own, by their names: of one of which this process has but a part.
+    """
+    model.save_pretrained(folder, safe_serialization=True, state_dict=values)
 
 
 def fingerprint(recipe: ModelRecipe, adapter: str | None = None) -> str:
