@@ -11,9 +11,9 @@ from torch import nn
 
 from gradex_fast.batch import collate
 from gradex_fast.fitting import Budget, in_batches
+from gradex_fast.gathering import forward_only
 from gradex_fast.losses import sample_losses, token_losses
 from gradex_fast.modes import evaluating
-from gradex_fast.sharded import forward_only
 from gradex_fast.types import Example
 
 

@@ -15,6 +15,7 @@ from gradex_fast.costs import Cost, together
 from gradex_fast.errors import GradexError
 from gradex_fast.evaluate import evaluate
 from gradex_fast.files import checksum, explained_if_full
+from gradex_fast.gathering import gathered, is_split
 from gradex_fast.model import load_model, load_tokenizer, save_model, trainable
 from gradex_fast.preflight import check_parameters
 from gradex_fast.sections import MetaRecipe, TrainRecipe
@@ -68,7 +69,7 @@ def fine_tune(
             train(model, examples, recipe, **places, sam=meta.sam, stopping=stopping)
         note = {"data": data, "rows": len(examples), "seconds": time.monotonic() - begin, **figures(run, model)}
         note |= _account(run, meta, stopping)
-        values = sharded.gathered(model) if sharded.is_split(model) and not start else None
+        values = gathered(model) if is_split(model) and not start else None
         if not start and run.ranks.leads:
             with explained_if_full(folder, 4 * sum(p.numel() for p in trainable(model).values())):
                 save_model(model, folder, values)

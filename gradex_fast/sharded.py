@@ -1,21 +1,19 @@
-"""Trainings whose parameters are split over the processes (FSDP2): what cannot be, and whole tensors out of parts."""
+"""Started for FSDP2, which splits the parameters over the processes: what cannot be split, and how layers are."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from importlib.metadata import version
 
 import torch
 from torch import nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from gradex_fast.errors import GradexError
-from gradex_fast.memory import out_of_memory
 from gradex_fast.model import trainable
 from gradex_fast.sections import ModelRecipe
+
+_ACCELERATE = (1, 15)
+"""The first one whose checkpoints of adapters in parts have been read back."""
 
 _REFUSED = {
     "FSDP_OFFLOAD_PARAMS": ("false", "fsdp_offload_params", "figures are taken where the parameters lie"),
@@ -41,6 +39,10 @@ def check(recipe: ModelRecipe) -> None:
         return
     if os.environ.get("FSDP_VERSION", "1") != "2":
         raise GradexError("FSDP needs fsdp_version: 2 in accelerate's configuration (examples/accelerate/fsdp2.yaml)")
+    if tuple(map(int, version("accelerate").split(".")[:2])) < _ACCELERATE:
+        raise GradexError(
+            f"FSDP needs accelerate 1.15 or later, this is {version('accelerate')}: pip install -U accelerate"
+        )
     for variable, (works, key, reason) in _REFUSED.items():
         if (found := os.environ.get(variable, works).lower()) != works:
             raise GradexError(f"FSDP: {key} is {found}, which is not supported: {reason}")
@@ -49,17 +51,22 @@ def check(recipe: ModelRecipe) -> None:
             raise GradexError(f"model.{key}: FSDP splits whole layers over the processes; leave one of the two out")
 
 
-def settle() -> None:
+def settle(model: nn.Module) -> None:
     """What accelerate's configuration leaves open or has otherwise, before a Trainer reads it.
 
     Every process loads whole weights, in sketching as in training. Checkpoints are gathered: the metadata of sharded
     ones is a pickle.
+
+    Raises:
+        GradexError: the model has parameters that FSDP2 cannot split.
     """
+    _require_divisible(model)
     os.environ |= {"FSDP_CPU_RAM_EFFICIENT_LOADING": "false", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
+    if layers := _layers(model):
+        os.environ.setdefault("FSDP_TRANSFORMER_CLS_TO_WRAP", ",".join(layers))
 
 
-def require_divisible(model: nn.Module) -> None:
-    """Raises GradexError for parameters that FSDP2 cannot split: those without a dimension, or trained in two types."""
+def _require_divisible(model: nn.Module) -> None:
     if scalar := next((name for name, parameter in model.named_parameters() if not parameter.ndim), None):
         raise GradexError(f"FSDP cannot split {scalar}, a single number; start for plain data parallelism")
     first: dict[torch.dtype, str] = {}
@@ -70,62 +77,16 @@ def require_divisible(model: nn.Module) -> None:
         raise GradexError(f"FSDP trains parameters of one type only, but {each}; set model.dtype=float32")
 
 
-def is_split(model: nn.Module) -> bool:
-    return isinstance(model, FSDPModule)
+def _layers(model: nn.Module) -> list[str]:
+    """Classes that are split each by itself: what transformers names, but for what holds the embeddings (BERT's).
 
-
-def own(tensor: torch.Tensor) -> torch.Tensor:
-    """This process's part; the tensor where it is not split."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """All processes together: the tensor of which each has a part."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def gathered(model: nn.Module) -> dict[str, torch.Tensor]:
-    """All processes together: what is trained, and buffers, whole and in main memory; empty but in the first process."""
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-    return get_model_state_dict(model, options=options)
-
-
-def trained_values(model: nn.Module) -> dict[str, torch.Tensor]:
-    """All processes together: trainable parameters by name, whole; where they are split, in the first process only."""
-    named = trainable(model)
-    if not is_split(model):
-        return {name: parameter.detach().cpu().contiguous() for name, parameter in named.items()}
-    values = gathered(model)
-    return {name: values[name] for name in named if name in values}
-
-
-def assign(parameter: nn.Parameter, value: torch.Tensor) -> None:
-    """Give a parameter, or this process's part of one, its values out of the whole tensor."""
-    if isinstance(parameter, DTensor):
-        place = parameter.device_mesh, parameter.placements
-        value = distribute_tensor(value.to(parameter.device), *place, src_data_rank=None)  # each process has them all
-    parameter.copy_(value)
-
-
-@contextmanager
-def forward_only(model: nn.Module) -> Iterator[None]:
-    """Around passes without a backward one, which would leave the last layers whole and what is trained in parts aside.
-
-    Raises:
-        GradexError: memory ran out. The others wait for as many passes as this process, so that it cannot try again.
+    accelerate splits these apart, and does not look whether they are.
     """
-    if not is_split(model):
-        yield
-        return
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if out_of_memory(error):
-            raise GradexError(f"memory ran out ({str(error).splitlines()[0]}); lower sketch.batch_tokens") from error
-        raise
-    for module in model.modules():
-        if is_split(module):
-            module.reshard()
+    named = set(getattr(model, "_no_split_modules", None) or ())
+    layers = [module for module in model.modules() if type(module).__name__ in named]
+    embedding = model.get_input_embeddings()
+    holding = {type(layer).__name__ for layer in layers if any(module is embedding for module in layer.modules())}
+    return sorted({type(layer).__name__ for layer in layers} - holding)
 
 
 def _is_set(variable: str) -> bool:

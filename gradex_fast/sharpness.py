@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradex_fast.sharded import whole
+from gradex_fast.gathering import whole
 
 
 @contextmanager

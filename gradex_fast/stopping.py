@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save
 from torch import nn
 from transformers import TrainerCallback
 
-from gradex_fast import joint, sharded
+from gradex_fast import joint
 from gradex_fast.files import read_json, write_atomically, write_json
+from gradex_fast.gathering import assign, trained_values
 from gradex_fast.model import trainable
 
 
@@ -51,14 +52,14 @@ class EarlyStopping(TrainerCallback):
         values = load_file(self._weights(self.best))
         with torch.no_grad():
             for name, parameter in trainable(model).items():
-                sharded.assign(parameter, values[name])
+                assign(parameter, values[name])
 
     def on_step_end(self, args, state, control, model=None, **named) -> None:
         step = state.global_step
         if step % self._every == 0 or step == self._steps:
             self.looks[step] = joint.leaders(self._loss(model))
             if self.best == step:
-                values = sharded.trained_values(model)
+                values = trained_values(model)
                 if joint.leads():
                     write_atomically(self._weights(step), save(values))
             if joint.leads():

@@ -17,6 +17,7 @@ from gradex_fast.batch import collate
 from gradex_fast.checkpoints import last_checkpoint, remove, remove_broken
 from gradex_fast.errors import GradexError
 from gradex_fast.files import checksum, explained_if_full
+from gradex_fast.gathering import own
 from gradex_fast.model import trainable
 from gradex_fast.pieces import Pieces
 from gradex_fast.progress import Stage
@@ -59,8 +60,7 @@ def train(
     """
     steps = total_steps(len(examples), recipe, Ranks.here().count)
     if sharded.asked():
-        sharded.require_divisible(model)
-        sharded.settle()
+        sharded.settle(model)
     arguments = _arguments(recipe, folder, seed, steps, next(model.parameters()).device)
     joint.require_same(checksum(*(example.digest for example in examples)), "the training rows")
     if recipe.packing:
@@ -97,7 +97,7 @@ def train(
     if stopping:
         stopping.restore(model)
     for name, parameter in trainable(model).items():
-        if joint.any_of(not torch.isfinite(sharded.own(parameter)).all()):
+        if joint.any_of(not torch.isfinite(own(parameter)).all()):
             raise GradexError(f"{name} is not finite after the last step: {hint(recipe.learning_rate)}")
     if joint.leads():
         remove(folder)

@@ -20,7 +20,9 @@ import torch
 from gradex_fast import cli
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["processes", "gradex_fast.pipeline", "gradex_fast.summary", "peft", "datasets"])
+_CONTEXT.set_forkserver_preload(
+    ["processes", "parts", "gradex_fast.pipeline", "gradex_fast.summary", "peft", "datasets"]
+)
 
 KILLED = -signal.SIGKILL
 TERMINATED = 128 + signal.SIGTERM  # by itself, in good order; -SIGTERM would be death by the signal

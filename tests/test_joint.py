@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,18 @@ TRAIN = {"epochs": 2, "learning_rate": 1e-2, "batch_size": 4, "checkpoints": 2, 
 SECTIONS = {"train": TRAIN, "meta": {"patience": 9, "every": 4}}
 
 
-def both(inputs: Path, folder: Path, command="run", kill_at=None, environment=None, before=None, **sections):
+def both(
+    inputs: Path,
+    folder: Path,
+    command: str = "run",
+    kill_at: tuple[str, str] | None = None,
+    environment: dict[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+    tree: Callable = runs.lora_tree,
+    **sections,
+) -> list[int]:
     """Exit statuses of the two processes; `kill_at` is for the first."""
-    tree = runs.lora_tree(inputs, folder / "run", **{**SECTIONS, **sections})
+    tree = tree(inputs, folder / "run", **{**SECTIONS, **sections})
     recipe = str(runs.write_recipe(folder / "recipe.yaml", tree))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
