@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -90,8 +91,10 @@ def test_the_first_dies_and_both_go_on_to_the_same_bits(inputs, tmp_path, split)
 SHORT = {**TRAIN, "epochs": 1, "checkpoints": 0}
 LARGE = {"dtype": "bfloat16", "gradient_checkpointing": True}
 PACKED = {**SHORT, "packing": True, "packed_tokens": 20, "accumulation": 2}
+FAST = {**SHORT, "learning_rate": 0.1}  # so that the first look is the best, and the last step is taken back
+LOOKS = {"sam": 0.05, "patience": 9, "every": 1}
 KINDS = {
-    "all parameters, sharpness-aware": {"model": {"adapter": "full"}, "train": SHORT, "meta": {"sam": 0.05}},
+    "all parameters, sharpness-aware, stopped early": {"model": {"adapter": "full"}, "train": FAST, "meta": LOOKS},
     "float32 adapters of a bfloat16 base, packed": {"model": LARGE, "train": PACKED, "meta": {}},
     "a classifier and its new head": {"train": SHORT, "meta": {}},
 }
@@ -107,6 +110,9 @@ def test_kinds_of_training(inputs, tmp_path, kind):
     require_same(tmp_path / "split" / "run", tmp_path / "copied" / "run", file)
     found, wanted = (set(runs.digests(tmp_path / name / "run" / "meta")) for name in ("split", "copied"))
     assert found == wanted
+    notes = [manifest(tmp_path / name / "run")["meta"] for name in ("split", "copied")]
+    assert notes[0].get("best_step") == notes[1].get("best_step")
+    assert ("stopped early" in kind) == (notes[0].get("best_step", inf) < notes[0].get("looks", 0))
     configs = [(tmp_path / name / "run" / "meta" / "config.json") for name in ("split", "copied")]
     assert not configs[0].exists() or configs[0].read_text() == configs[1].read_text()
 
