@@ -25,7 +25,7 @@ from transformers import (
 
 from gradex_fast.errors import GradexError
 from gradex_fast.files import checksum, file_checksum
-from gradex_fast.placement import loading_options, placed, recompute
+from gradex_fast.placement import cast_adapters, loading_options, placed, recompute
 from gradex_fast.sections import ModelRecipe
 
 _POSITIONS_AFTER_PAD = ("camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl")
@@ -186,6 +186,13 @@ def _check_task(recipe: ModelRecipe, config: PreTrainedConfig) -> None:
 
 
 def _with_adapter(model: nn.Module, recipe: ModelRecipe, trained: Path | None) -> nn.Module:
+    adapted = _adapted(model, recipe, trained)
+    if recipe.adapter_dtype != "float32":  # which PEFT makes of adapters beside 16 bits
+        cast_adapters(adapted, getattr(torch, recipe.adapter_dtype))
+    return adapted
+
+
+def _adapted(model: nn.Module, recipe: ModelRecipe, trained: Path | None) -> nn.Module:
     from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 
     if trained is not None:
