@@ -23,6 +23,6 @@ def dispatched(*tensors: torch.Tensor | None, differentiable: bool = True) -> bo
 
 
 def word(number: int) -> int:
-    """A seed or offset as an operator takes it: its low 64 bits, which are all that P depends on, as a signed number."""
+    """A seed or offset as an operator takes it: its low 64 bits, all that P depends on, as a signed number."""
     number = int(number)
     return number if -(1 << 63) <= number < 1 << 63 else (number + (1 << 63)) % (1 << 64) - (1 << 63)

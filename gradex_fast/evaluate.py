@@ -11,6 +11,7 @@ from torch import nn
 
 from gradex_fast.batch import collate
 from gradex_fast.fitting import Budget, in_batches
+from gradex_fast.gathering import forward_only
 from gradex_fast.losses import sample_losses, token_losses
 from gradex_fast.modes import evaluating
 from gradex_fast.types import Example
@@ -43,6 +44,6 @@ def evaluate(model: nn.Module, examples: Sequence[Example], *, pad_id: int, batc
         loss[rows] = sample_losses(losses, supervised).double().cpu().numpy()
         correct[rows] = (right | ~supervised).all(1).cpu().numpy()
 
-    with evaluating(model):
+    with evaluating(model), forward_only(model):
         in_batches(examples, Budget.of(batch_tokens), measure)
     return Evaluation(loss, correct)

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from gradex_fast import sharded
 from gradex_fast.costs import Cost, together
 from gradex_fast.errors import GradexError
 from gradex_fast.evaluate import evaluate
 from gradex_fast.files import checksum, explained_if_full
+from gradex_fast.gathering import gathered, is_split
 from gradex_fast.model import load_model, load_tokenizer, save_model
 from gradex_fast.modules import trainable
 from gradex_fast.preflight import check_parameters
@@ -59,7 +61,7 @@ def fine_tune(
     steps = total_steps(len(examples), recipe, run.ranks.training) if examples else 0
     with run.reporter.stage(f"train {name}", steps, "steps") as stage:
         given = start or (Path(meta.adapter) if meta.adapter else None)
-        model = load_model(run.recipe.model, run.recipe.seed, run.device, trained=given)
+        model = load_model(run.recipe.model, run.recipe.seed, _device(run, examples), trained=given)
         check_parameters(run.recipe, model)
         begin, checkpoints = time.monotonic(), _checkpoints(run, name, data)
         stopping = _stopping(run, meta, steps)
@@ -68,9 +70,10 @@ def fine_tune(
             train(model, examples, recipe, **places, sam=meta.sam, stopping=stopping)
         note = {"data": data, "rows": len(examples), "seconds": time.monotonic() - begin, **figures(run, model)}
         note |= _account(run, meta, stopping)
+        values = gathered(model) if is_split(model) and not start else None
         if not start and run.ranks.leads:
             with explained_if_full(folder, 4 * sum(p.numel() for p in trainable(model).values())):
-                save_model(model, folder)
+                save_model(model, folder, values)
                 load_tokenizer(run.recipe.model).save_pretrained(folder)
     run.workspace.finish(name, note)
     if not run.ranks.leads:
@@ -100,9 +103,15 @@ def _stopping(run: Run, meta: MetaRecipe, steps: int) -> EarlyStopping | None:
     return EarlyStopping(loss, meta.every, meta.patience, steps) if meta.patience else None
 
 
+def _device(run: Run, examples: Sequence[Example]) -> str:
+    """Where to load a model that is to be trained: in main memory, if FSDP then gives each process a part."""
+    return "cpu" if examples and sharded.asked() else run.device
+
+
 def _checkpoints(run: Run, name: str, data: str) -> Path:
-    """Another number of processes makes other steps: it does not go on from these."""
+    """Another number of processes makes other steps: it does not go on from these. FSDP's hold other files."""
     several = f"-by-{run.ranks.training}" if run.ranks.training > 1 else ""
+    several += "-fsdp" if sharded.asked() else ""
     return run.path / "checkpoints" / f"{name}-{data[:8]}{several}"
 
 

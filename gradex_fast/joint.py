@@ -32,11 +32,16 @@ def leave() -> None:
 
 def any_of(flag: bool) -> bool:
     """Whether it is true in any process."""
+    return bool(most(int(flag)))
+
+
+def most(count: int) -> int:
+    """The largest of all processes' counts."""
     if not joined():
-        return flag
-    shared = torch.tensor(int(flag), device=_device())
+        return count
+    shared = torch.tensor(count, device=_device())
     distributed.all_reduce(shared, distributed.ReduceOp.MAX)
-    return bool(shared.item())
+    return int(shared.item())
 
 
 def leaders(value: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from transformers import (
 
 from gradex_fast.errors import GradexError
 from gradex_fast.files import checksum, file_checksum
-from gradex_fast.placement import loading_options, placed, recompute
+from gradex_fast.placement import cast_adapters, loading_options, placed, recompute
 from gradex_fast.sections import ModelRecipe
 
 _POSITIONS_AFTER_PAD = ("camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl")
@@ -87,9 +87,13 @@ def random_model(recipe: ModelRecipe, seed: int, device: str) -> nn.Module:
     return model
 
 
-def save_model(model: nn.Module, folder: Path) -> None:
-    """A PEFT adapter for LoRA, the whole model otherwise; `load_model(..., trained=folder)` reads it."""
-    model.save_pretrained(folder, safe_serialization=True)
+def save_model(model: nn.Module, folder: Path, values: Mapping[str, torch.Tensor] | None = None) -> None:
+    """A PEFT adapter for LoRA, the whole model otherwise; `load_model(..., trained=folder)` reads it.
+
+    Args:
+        values: in place of the model's own, by their names: of one of which this process has but a part.
+    """
+    model.save_pretrained(folder, safe_serialization=True, state_dict=values)
 
 
 def fingerprint(recipe: ModelRecipe, adapter: str | None = None) -> str:
@@ -172,6 +176,13 @@ def _check_task(recipe: ModelRecipe, config: PreTrainedConfig) -> None:
 
 
 def _with_adapter(model: nn.Module, recipe: ModelRecipe, trained: Path | None) -> nn.Module:
+    adapted = _adapted(model, recipe, trained)
+    if recipe.adapter_dtype != "float32":  # which PEFT makes of adapters beside 16 bits
+        cast_adapters(adapted, getattr(torch, recipe.adapter_dtype))
+    return adapted
+
+
+def _adapted(model: nn.Module, recipe: ModelRecipe, trained: Path | None) -> nn.Module:
     from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 
     if trained is not None:

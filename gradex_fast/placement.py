@@ -59,6 +59,16 @@ def recompute(model: nn.Module) -> None:
     enable({"use_reentrant": False})
 
 
+def cast_adapters(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give what PEFT adds to layers another type; modules that are trained as a whole (a new head) keep theirs."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in model.modules():
+        for name in layer.adapter_layer_names if isinstance(layer, BaseTunerLayer) else ():
+            if isinstance(part := getattr(layer, name, None), nn.Module):
+                part.to(dtype)
+
+
 def require_bits_and_bytes() -> None:
     """Raises GradexError where bitsandbytes is not installed."""
     if find_spec("bitsandbytes") is None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gradex_fast import sharded
 from gradex_fast.clustering import require_scikit_learn
 from gradex_fast.constraints import Constraints
 from gradex_fast.errors import GradexError
@@ -41,6 +42,7 @@ def usable_device(name: str) -> str:
 
 def check(recipe: Recipe, corpus: Corpus) -> None:
     """Raises `GradexError` for what would fail only after hours."""
+    sharded.check(recipe.model)
     if recipe.model.quantization:
         require_bits_and_bytes()
     for training in filter(None, (recipe.train, recipe.estimate.anchor_train)):

@@ -41,6 +41,9 @@ class ModelRecipe(Section):
     like: str | None = Field(
         None, description="PEFT folder: new adapters have its configuration, in place of rank, alpha, dropout, targets"
     )
+    adapter_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="in which adapters are trained and sketched; bfloat16: less memory"
+    )
     quantization: Literal["4bit", "8bit"] | None = Field(None, description="of the base; 4bit: NF4, twice quantised")
     device_map: Literal["auto", "balanced"] | tuple[tuple[str, int | str], ...] | None = Field(
         None, description="on several GPUs: how layers are spread, or a mapping of modules to devices"
@@ -65,9 +68,15 @@ class ModelRecipe(Section):
 
     @model_validator(mode="after")
     def _full_needs_weights(self) -> ModelRecipe:
-        if self.adapter == "full" and (self.quantization or self.like):
-            what = "quantization: a quantised base cannot be trained itself" if self.quantization else "like"
-            raise ValueError(f"{what}: needs adapter: lora")
+        if self.adapter == "full":
+            own = {
+                "quantization": self.quantization,
+                "like": self.like,
+                "adapter_dtype": self.adapter_dtype != "float32",
+            }
+            if key := next((key for key, value in own.items() if value), None):
+                why = ": a quantised base cannot be trained itself" if key == "quantization" else ""
+                raise ValueError(f"{key}{why}: needs adapter: lora")
         return self
 
 

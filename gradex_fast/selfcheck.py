@@ -78,10 +78,13 @@ def _far(found: torch.Tensor, exact: torch.Tensor, allowed: float) -> bool:
 
 
 def precision(model: nn.Module) -> torch.dtype:
-    """In which type the model computes: autocast's where it is on."""
-    parameter = next(model.parameters())
-    kind = parameter.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else parameter.dtype
+    """In which type the model computes: autocast's where it is on; of several the coarsest, its adapters' too."""
+    first = next(model.parameters())
+    kind = first.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    types = (parameter.dtype for parameter in model.parameters() if parameter.requires_grad)
+    return next((dtype for dtype in types if dtype not in _TOLERANCES), first.dtype)
 
 
 def require_apart(model: nn.Module, batch: Mapping[str, torch.Tensor], rows: Packed) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradex_fast.gathering import whole
+
 
 @contextmanager
 def perturbed(parameters: Iterable[nn.Parameter], rho: float) -> Iterator[None]:
@@ -18,7 +20,7 @@ def perturbed(parameters: Iterable[nn.Parameter], rho: float) -> Iterator[None]:
     """
     moved = [parameter for parameter in parameters if parameter.grad is not None]
     before = [parameter.detach().clone() for parameter in moved]
-    norm = sum(float(parameter.grad.double().square().sum()) for parameter in moved) ** 0.5
+    norm = sum(float(whole(parameter.grad.double().square().sum())) for parameter in moved) ** 0.5
     try:
         with torch.no_grad():
             for parameter in moved:

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from gradex_fast import joint
 from gradex_fast.files import read_json, write_atomically, write_json
+from gradex_fast.gathering import assign, trained_values
 from gradex_fast.modules import trainable
 
 
@@ -51,15 +52,16 @@ class EarlyStopping(TrainerCallback):
         values = load_file(self._weights(self.best))
         with torch.no_grad():
             for name, parameter in trainable(model).items():
-                parameter.copy_(values[name])
+                assign(parameter, values[name])
 
     def on_step_end(self, args, state, control, model=None, **named) -> None:
         step = state.global_step
         if step % self._every == 0 or step == self._steps:
             self.looks[step] = joint.leaders(self._loss(model))
-            if self.best == step and joint.leads():
-                values = {name: p.detach().cpu().contiguous() for name, p in trainable(model).items()}
-                write_atomically(self._weights(step), save(values))
+            if self.best == step:
+                values = trained_values(model)
+                if joint.leads():
+                    write_atomically(self._weights(step), save(values))
             if joint.leads():
                 write_json(self._folder / "looks.json", self.looks)
         control.should_training_stop = control.should_training_stop or self.over

@@ -12,11 +12,12 @@ from torch import nn
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from gradex_fast import joint, selfcheck
+from gradex_fast import joint, selfcheck, sharded
 from gradex_fast.batch import collate
 from gradex_fast.checkpoints import last_checkpoint, remove, remove_broken
 from gradex_fast.errors import GradexError
 from gradex_fast.files import checksum, explained_if_full
+from gradex_fast.gathering import own
 from gradex_fast.modules import trainable
 from gradex_fast.pieces import Pieces
 from gradex_fast.progress import Stage
@@ -58,6 +59,8 @@ def train(
         Terminated: SIGTERM came; a checkpoint of the last whole step is in `folder`.
     """
     steps = total_steps(len(examples), recipe, Ranks.here().count)
+    if sharded.asked():
+        sharded.settle(model)
     arguments = _arguments(recipe, folder, seed, steps, next(model.parameters()).device)
     joint.require_same(checksum(*(example.digest for example in examples)), "the training rows")
     if recipe.packing:
@@ -71,10 +74,10 @@ def train(
         "callbacks": [*([stopping] if stopping else []), StageCallback(stage)],
     }
     trainer = SharpnessAwareTrainer(rho=sam, **parts) if sam else SampleMeanTrainer(**parts)
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+    if sharded.asked() and not trainer.is_fsdp_enabled:
         raise GradexError(
-            "this process was started for FSDP or DeepSpeed, which split the parameters, but a run saves and measures "
-            "whole models: start it for plain data parallelism (torchrun, examples/accelerate/ddp.yaml)"
+            "this process was started for FSDP, which accelerate has for several processes with GPUs only: start it "
+            "for plain data parallelism (torchrun, examples/accelerate/ddp.yaml)"
         )
     trainer.remove_callback(PrinterCallback)
     place_reports(trainer.callback_handler.callbacks, folder)
@@ -94,9 +97,8 @@ def train(
     if stopping:
         stopping.restore(model)
     for name, parameter in trainable(model).items():
-        if not torch.isfinite(parameter).all():
+        if joint.any_of(not torch.isfinite(own(parameter)).all()):
             raise GradexError(f"{name} is not finite after the last step: {hint(recipe.learning_rate)}")
-    joint.wait()
     if joint.leads():
         remove(folder)
 
@@ -110,6 +112,7 @@ def total_steps(samples: int, recipe: TrainRecipe, processes: int = 1) -> int:
 
 
 def _arguments(recipe: TrainRecipe, folder: Path, seed: int, steps: int, device: torch.device) -> TrainingArguments:
+    on_cpu = device.type == "cpu" and not sharded.asked()  # to be split, a model waits in main memory
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=recipe.batch_size,
@@ -131,8 +134,9 @@ def _arguments(recipe: TrainRecipe, folder: Path, seed: int, steps: int, device:
         run_name=f"{folder.resolve().parents[1].name} {folder.name}",
         disable_tqdm=True,
         remove_unused_columns=False,
-        use_cpu=device.type == "cpu",
-        dataloader_pin_memory=device.type != "cpu",
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu and torch.cuda.is_available(),
+        accelerator_config={"gradient_accumulation_kwargs": {"sync_each_batch": True}} if sharded.asked() else None,
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # the Trainer would wrap several in DataParallel: another batch size
     return arguments

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
+from math import inf
 
 import torch
 from transformers import Trainer, TrainerCallback
@@ -54,13 +55,22 @@ class SampleMeanTrainer(Trainer):
             batches = self._batches
         return loss
 
+    def save_model(self, output_dir=None, _internal_call=False):
+        """In a checkpoint. FSDP's own files hold all that is trained; the whole model would be gathered for nothing."""
+        if not self.is_fsdp_enabled:
+            super().save_model(output_dir, _internal_call)
+
     def _accumulated(self, model, batches, samples: int) -> torch.Tensor | None:
         """The last batch's loss; None if memory ran out, and smaller pieces may do."""
         for batch in batches:
             losses: list[torch.Tensor] = []
             *others, last = self._pieces.of(batch)
+            if self.is_fsdp_enabled:  # every pass is one of all processes: those with fewer pieces add some of weight 0
+                for _ in range(joint.most(len(others)) - len(others)):
+                    Trainer.training_step(self, model, last, inf)
             for piece in (*others, last):
-                with nullcontext() if piece is last else self.accelerator.no_sync(model):  # once for each batch
+                whole = piece is last or self.is_fsdp_enabled  # else gradients are exchanged once for each batch
+                with nullcontext() if whole else self.accelerator.no_sync(model):
                     failure = self._failure(model, piece, samples, losses)
                 if failure:
                     self._make_smaller(piece, failure)

@@ -29,6 +29,7 @@ _SINCE = {
     "meta.every": 50,
     "meta.adapter": None,
     "model.like": None,
+    "model.adapter_dtype": "float32",
     "model.quantization": None,
     "train.packing": False,
     "train.packed_tokens": 2048,

@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 
 import torch
@@ -19,7 +20,9 @@ import torch
 from gradex_fast import cli
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["processes", "gradex_fast.pipeline", "gradex_fast.summary", "peft", "datasets"])
+_CONTEXT.set_forkserver_preload(
+    ["processes", "parts", "gradex_fast.pipeline", "gradex_fast.summary", "peft", "datasets"]
+)
 
 KILLED = -signal.SIGKILL
 TERMINATED = 128 + signal.SIGTERM  # by itself, in good order; -SIGTERM would be death by the signal
@@ -37,9 +40,10 @@ def started(
     kill_at: tuple[str, str] | None = None,
     terminate_at: tuple[str, str] | None = None,
     environment: dict[str, str] | None = None,
+    before: Callable[[], None] | None = None,
 ) -> BaseProcess:
-    """``gradex-fast`` at work; `ended` waits for it."""
-    process = _CONTEXT.Process(target=_child, args=(arguments, kill_at, terminate_at, environment or {}))
+    """``gradex-fast`` at work; `ended` waits for it. `before`: called there first."""
+    process = _CONTEXT.Process(target=_child, args=(arguments, kill_at, terminate_at, environment or {}, before))
     process.start()
     return process
 
@@ -75,9 +79,12 @@ def _child(
     kill_at: tuple[str, str] | None,
     terminate_at: tuple[str, str] | None,
     environment: dict[str, str],
+    before: Callable[[], None] | None,
 ) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
+    if before:
+        before()
     gc.freeze()  # every training collects garbage, half a second long among all that was imported
     if kill_at:
         die_at(*kill_at)

@@ -100,6 +100,19 @@ def test_a_quantised_base_weighs_what_bitsandbytes_makes_of_it(base, bits, dtype
     assert abs(real - training) <= 0.02 * real and abs(real - sketching) <= 0.02 * real
 
 
+def test_adapters_in_bfloat16_weigh_and_keep_less(base):
+    wide, narrow = (base(dtype="bfloat16", adapter_dtype=dtype) for dtype in ("float32", "bfloat16"))
+    found, model = footprint(narrow, PLAIN), load_model(narrow, 0, "cpu")
+    adapters = sum(parameter.numel() for parameter in trainable(model).values())
+    assert found.weights == sum(p.numel() * p.element_size() for p in model.parameters())
+    assert (found.gradients, found.trained_dtype) == (2 * adapters, "bfloat16")
+    assert footprint(wide, PLAIN).weights - found.weights == 2 * adapters
+    training, sketching, _ = row_bytes(load_outline(narrow), PLAIN, "causal-lm", 9, 3, narrow)
+    real = bytes_kept(model)
+    assert abs(real - training) <= 0.02 * real and abs(real - sketching) <= 0.02 * real
+    assert real < 0.9 * bytes_kept(load_model(wide, 0, "cpu"))
+
+
 def bytes_kept(model: torch.nn.Module) -> int:
     """Of a real training pass over 9 tokens, 3 supervised: by autograd's hooks, and inputs that functions keep."""
     with Saved(model.train()) as saved:
@@ -215,7 +228,8 @@ def test_the_plan_says_what_the_recipe_made_of_the_memory(tmp_path, inputs, caps
     )
     assert main(["plan", recipe, *options]) == 0
     out = capsys.readouterr().out
-    for text in ("one row of 40 tokens", "float32 (PEFT's default)", "every layer's input", "sum over all GPUs"):
+    texts = "one row of 40 tokens", "adapters are float32", "adapter_dtype=bfloat16", "every layer's input"
+    for text in (*texts, "sum over all GPUs"):
         assert text in out
 
 

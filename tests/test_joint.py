@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +18,28 @@ TRAIN = {"epochs": 2, "learning_rate": 1e-2, "batch_size": 4, "checkpoints": 2, 
 SECTIONS = {"train": TRAIN, "meta": {"patience": 9, "every": 4}}
 
 
-def both(inputs: Path, folder: Path, command: str = "run", kill_at=None, **sections) -> list[int]:
+def both(
+    inputs: Path,
+    folder: Path,
+    command: str = "run",
+    kill_at: tuple[str, str] | None = None,
+    environment: dict[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+    tree: Callable = runs.lora_tree,
+    **sections,
+) -> list[int]:
     """Exit statuses of the two processes; `kill_at` is for the first."""
-    tree = runs.lora_tree(inputs, folder / "run", **{**SECTIONS, **sections})
+    tree = tree(inputs, folder / "run", **{**SECTIONS, **sections})
     recipe = str(runs.write_recipe(folder / "recipe.yaml", tree))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     places = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_WORLD_SIZE": "2"}
+    places |= environment or {}
+    options = [{"environment": {**places, **who(rank)}, "before": before} for rank in range(2)]
     processes = [
-        started(command, recipe, "--quiet", kill_at=None if rank else kill_at, environment={**places, **who(rank)})
-        for rank in range(2)
+        started(command, recipe, "--quiet", kill_at=kill_at, **options[0]),
+        started(command, recipe, "--quiet", **options[1]),
     ]
     return [ended(process) for process in processes]
 

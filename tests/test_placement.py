@@ -14,6 +14,7 @@ import torch
 from accelerate import dispatch_model
 from oracle import TOLERANCE, oracle, sketched
 from peft import PeftModel
+from safetensors.torch import load_file
 from test_train import Counter
 from tiny import char_tokenizer, llama, random_batch, random_examples
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -96,6 +97,30 @@ def test_a_quantised_run_ends_with_an_adapter_that_loads_without_this_package(in
     assert runs.run(tree).selection.chosen == run.selection.chosen
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_adapters_in_bfloat16_are_sketched_like_those_in_float32(base, tmp_path, dtype):
+    """At the same weights; a unit of bfloat16 is 2^-8 = 0.4 %, and a gradient goes through some ten roundings."""
+    wide, narrow = (base(dtype=dtype, adapter_dtype=own, alpha=3) for own in ("float32", "bfloat16"))
+    trained = with_gradients(load_model(narrow, 0, "cpu"))
+    trained.save_pretrained(tmp_path / "adapter")
+    models = [load_model(recipe, 0, "cpu", trained=tmp_path / "adapter") for recipe in (wide, narrow)]
+    values = [trainable(model) for model in models]
+    for name, value in trainable(trained).items():
+        assert (values[0][name].dtype, values[1][name].dtype) == (torch.float32, torch.bfloat16)
+        assert torch.equal(values[0][name], value.float()) and torch.equal(values[1][name], value)
+    exact, found = (Sketcher(model, dim=64)(random_batch("llama")) for model in models)
+    assert 0 < np.linalg.norm(found.g - exact.g) < 0.02 * np.linalg.norm(exact.g)
+    np.testing.assert_allclose(found.loss, exact.loss, rtol=0.02)
+
+
+def test_a_run_with_adapters_in_bfloat16(inputs, tmp_path):
+    model = {"dtype": "bfloat16", "adapter_dtype": "bfloat16"}
+    run = runs.run(runs.lora_tree(inputs, tmp_path / "run", model=model))
+    for name in ("meta", "final"):
+        assert {v.dtype for v in load_file(run.path / name / "adapter_model.safetensors").values()} == {torch.bfloat16}
+    assert np.isfinite(run.final["selected"]["validation_loss"]) and (run.path / "report.html").exists()
+
+
 def test_without_bitsandbytes_a_run_stops_before_it_starts(inputs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as Python has it of a package that is not there
     with pytest.raises(GradexError, match=r"^model.quantization needs bitsandbytes: pip install 'gradex_fast\[quanti"):
@@ -108,6 +133,7 @@ def test_without_bitsandbytes_a_run_stops_before_it_starts(inputs, tmp_path, mon
     [
         ({"quantization": "4bit", "adapter": "full"}, "a quantised base cannot be trained itself: needs adapter: lora"),
         ({"like": "somewhere", "adapter": "full"}, "like: needs adapter: lora"),
+        ({"adapter_dtype": "bfloat16", "adapter": "full"}, "adapter_dtype: needs adapter: lora"),
         ({"quantization": "3bit"}, "Input should be '4bit' or '8bit'"),
         ({"device_map": {"model": 0, "lm_head": "disk"}}, "'disk': layers that lie there can be neither trained nor"),
     ],

@@ -71,7 +71,8 @@ def _about_memory(model: Mapping[str, Any]) -> Iterator[str]:
     if model["quantization"]:
         yield f"{model['quantization']}: linear layers' weights; norms, embeddings and the output head are {dtype}"
     if own != dtype:
-        yield f"adapters are {own} (PEFT's default) on a {dtype} base: their inputs are kept in {own}, which is counted"
+        less = "; model.adapter_dtype=bfloat16 takes less" if own == "float32" else ""
+        yield f"adapters are {own} on a {dtype} base: their inputs are kept in {own}, which is counted{less}"
     if model["gradient_checkpointing"]:
         yield "gradient checkpointing: every layer's input and one layer's inside; its time is not in the table"
     if model["spread"]:
