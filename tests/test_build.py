@@ -58,7 +58,7 @@ LAYERS = [
         "token_text",
         "units",
     },
-    {"layers", "head", "interchange", "joint", "matrix"},
+    {"layers", "gathering", "head", "interchange", "joint", "matrix", "sharded"},
     {"recognise", "replay", "workspace", "model", "modes", "batch", "fitting", "pieces"},
     {"taps", "losses", "capture", "selfcheck", "preflight", "stopping", "row_pass", "stored", "trainer"},
     {"data", "train", "evaluate", "sketch", "store", "estimate", "select", "report"},
