@@ -113,7 +113,6 @@ def _parser() -> argparse.ArgumentParser:
     for command in set(commands.choices.values()):
         command.add_argument("--quiet", action="store_true", help="print results and warnings only")
         command.add_argument("--json", action="store_true", help="print results as JSON, nothing else, on stdout")
-    _add_readers(commands)
     add_bench(commands)
     return parser
 
