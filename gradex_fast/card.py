@@ -44,9 +44,11 @@ def write_card(folder: Path, recipe: Recipe, summary: Summary) -> Path:
         "score_meaning": score_meaning(summary),
         "config": recipe.dump(),
     }
-    text = markdown_templates().get_template("card.md").render(view)
-    write_atomically(folder / "README.md", f"---\n{metadata(recipe, summary).to_yaml()}\n---\n\n{text}")
-    return folder / "README.md"
+    text = f"---\n{metadata(recipe, summary).to_yaml()}\n---\n\n{markdown_templates().get_template('card.md').render(view)}"
+    path = folder / "README.md"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:  # a finished folder is left as it is
+        write_atomically(path, text)
+    return path
 
 
 def metadata(recipe: Recipe, summary: Summary) -> ModelCardData:
