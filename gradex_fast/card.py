@@ -42,9 +42,10 @@ def write_card(folder: Path, recipe: Recipe, summary: Summary) -> Path:
         "looked": recipe.meta.patience is not None,
         "loading": map(Markup, _loading(recipe)),  # names in it are Python strings: no line begins with a fence
         "score_meaning": score_meaning(summary),
-        "config": recipe.dump(),
+        "config": recipe.model_copy(update={"output": f"runs/{summary['title']}"}).dump(),
     }
-    text = f"---\n{metadata(recipe, summary).to_yaml()}\n---\n\n{markdown_templates().get_template('card.md').render(view)}"
+    body = markdown_templates().get_template("card.md").render(view)
+    text = f"---\n{metadata(recipe, summary).to_yaml()}\n---\n\n{body}"
     path = folder / "README.md"
     if not path.exists() or path.read_text(encoding="utf-8") != text:  # a finished folder is left as it is
         write_atomically(path, text)
