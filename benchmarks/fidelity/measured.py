@@ -71,9 +71,10 @@ def savings(seeds: Seeds, unit: str) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for one in (one for one in seeds if "rivals" in one):
         mine, real = one["rivals"]["costs"]["gradex"][unit], one.get("forward", {}).get("cost")
-        if real:
+        known = real is not None and real[unit] is not None  # seconds of a busy machine are not kept
+        if known:
             found.setdefault("forward", []).append(real[unit] / mine)
-        rate = 1.0 if unit == "work" else real[unit] / real["work"] if real else float("nan")
+        rate = 1.0 if unit == "work" else real[unit] / real["work"] if known else float("nan")
         for count, amount in one["rivals"]["ensemble"].items():
             if np.isfinite(rate):
                 found.setdefault(f"ensemble of {count}", []).append(rate * amount / mine)

@@ -50,7 +50,7 @@ def costs(seeds: Seeds) -> list[Line]:
     known = {name: of(seeds, "rivals", "costs", name) for name in (of(seeds, "rivals", "costs") or [{}])[0]}
     known |= {"forward, real fine-tuning": of(seeds, "forward", "cost")}
     return [
-        {"method": name, **{unit: f"{np.mean([one[unit] for one in each]):.0f}" for unit in ("work", "seconds")}}
+        {"method": name, **{unit: f"{np.mean(of(each, unit)):.0f}" for unit in ("work", "seconds")}}
         for name, each in known.items()
         if each
     ]
