@@ -285,7 +285,7 @@ def test_a_quantised_base_and_adapters_like_given_ones(plain, tmp_path, monkeypa
     like = LoraConfig(r=3, lora_alpha=5, target_modules=["c_attn", "c_fc"], task_type="CAUSAL_LM")
     get_peft_model(GPT2LMHeadModel.from_pretrained(plain / "gpt2"), like).save_pretrained(tmp_path / "like")
     model = {"adapter": "lora", "quantization": "4bit", "dtype": "auto", "gradient_checkpointing": True}
-    model |= {"like": str(tmp_path / "like")}
+    model |= {"like": str(tmp_path / "like"), "adapter_dtype": "bfloat16"}
     run = finished(plain, tmp_path, {"texts": TEXTS}, 1, model=model, train={**FAST["train"], "packing": True})
     folder, made = exported(run, "trl", tmp_path / "trl")
     (_, training, found, _), _ = of_trl(folder, monkeypatch)
@@ -294,6 +294,7 @@ def test_a_quantised_base_and_adapters_like_given_ones(plain, tmp_path, monkeypa
     assert (bits.load_in_4bit, bits.bnb_4bit_quant_type, bits.bnb_4bit_use_double_quant) == (True, "nf4", True)
     assert bits.bnb_4bit_compute_dtype == torch.float32
     assert training.gradient_checkpointing is True and "train.packing is left off" in made["notes"][0]
+    assert "model.adapter_dtype=bfloat16 is left off" in made["notes"][1]
     folder, made = exported(run, "axolotl", tmp_path / "axolotl")
     config = yaml.safe_load((folder / made["config"]).read_text())
     assert (config["adapter"], config["load_in_4bit"], config["lora_r"]) == ("qlora", True, 3)

@@ -21,6 +21,8 @@ def of_training(mixture: Mixture) -> list[str]:
         found.append("train.packing is left off: a packed step of this tool holds other rows than the run's")
     if model.device_map:
         found.append("model.device_map is left out: the launcher of this tool spreads the model")
+    if model.adapter_dtype != "float32":
+        found.append(f"model.adapter_dtype={model.adapter_dtype} is left off: this tool chooses its adapters' type")
     if model.quantization == "8bit":
         found.append("8bit: this tool keeps columns of outliers in 16 bits, the run has none (llm_int8_threshold 0)")
     return found
