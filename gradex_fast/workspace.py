@@ -72,10 +72,13 @@ class Workspace:
             raise GradexError(f"{self.path} is not empty and holds no run; choose another output folder")
 
     def _is_run(self) -> bool:
+        """Another process may be about to write the manifest: what lies there is listed before it is read."""
+        names = {path.name for path in self.path.iterdir()}
         if self._manifest.exists():
             found = read_json(self._manifest)
             return isinstance(found, dict) and {"identity", "done"} <= found.keys()
-        return {path.name for path in self.path.iterdir()} <= {"config.yaml", "inputs", ".locks"}
+        coming = {name for name in names if name.startswith((".manifest.json.", ".config.yaml."))}
+        return names - coming <= {"config.yaml", "inputs", ".locks"}
 
     def claim(self, recipe: Recipe, corpus: Corpus, fingerprint: str, overwrite: bool = False) -> dict[str, Any]:
         """Write the manifest, or check that the one there has the same model, data, training and sketch.

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from gradex_fast import finetuning, sketching
 from gradex_fast.errors import GradexError
 from gradex_fast.recipe import Recipe
+from gradex_fast.workspace import Workspace
 
 COSTLY = ("meta", "sketches", "final")
 
@@ -184,3 +185,13 @@ def test_a_model_that_is_gone_is_trained_again(inputs, original, copy, folder):
     runs.run(tree(inputs, copy))
     weights = f"{folder}/model.safetensors"
     assert (copy / weights).read_bytes() == (original / weights).read_bytes()
+
+
+@pytest.mark.parametrize("coming", [".manifest.json.host.7.tmp", ".config.yaml.host.7.tmp"])
+def test_another_process_that_writes_the_first_files_is_no_stranger(coming, inputs, tmp_path):
+    (tmp_path / "run" / ".locks").mkdir(parents=True)
+    (tmp_path / "run" / coming).write_text("{")
+    Workspace(Recipe.build(tree(inputs, tmp_path / "run")))
+    (tmp_path / "run" / ".other.7.tmp").write_text("{")
+    with pytest.raises(GradexError, match="holds no run"):
+        Workspace(Recipe.build(tree(inputs, tmp_path / "run")))
