@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from gradex_fast.reference.solve import sigmoid
 from gradex_fast.types import Sketches, row_ranges
 
 
@@ -24,15 +25,12 @@ class Alignments:
     error: np.ndarray
 
 
-def slopes(sketches: Sketches) -> np.ndarray:
-    """σ(-h) [n]: the loss softplus(-h) has the gradient -σ(-h) ∇h; with the sequence margin this is ∇ℓ itself."""
-    falling = np.exp(-np.abs(sketches.margin))  # never overflows
-    return np.where(sketches.margin > 0, falling, 1.0) / (1.0 + falling)
-
-
 def mean_gradient(sketches: Sketches) -> np.ndarray:
-    """Mean of σ(-h) g̃, float64 [d]: minus the sketch of the mean loss's gradient. NaN without rows."""
-    weights, total = slopes(sketches), np.zeros(sketches.g.shape[1])
+    """Mean of σ(-h) g̃, float64 [d]: minus the sketch of the mean loss's gradient. NaN without rows.
+
+    The loss softplus(-h) has the gradient -σ(-h) ∇h; with the sequence margin this is ∇ℓ itself.
+    """
+    weights, total = sigmoid(-sketches.margin), np.zeros(sketches.g.shape[1])
     for rows in row_ranges(len(sketches)):
         total += weights[rows] @ sketches.g[rows].astype(np.float64)
     return total / len(sketches) if len(sketches) else total * np.nan
@@ -51,7 +49,7 @@ def alignments(sketches: Sketches, target: np.ndarray) -> Alignments:
         value[rows], square[rows] = g @ target, np.square(g).sum(1)
     # Var ⟨Pᵀa, Pᵀb⟩/d = (|a|² |b|² + ⟨a, b⟩²) / d
     error = np.sqrt((square * (target @ target) + np.square(value)) / sketches.g.shape[1])
-    weights = slopes(sketches)
+    weights = sigmoid(-sketches.margin)
     return Alignments(weights * value, weights * error)
 
 

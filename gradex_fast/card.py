@@ -17,7 +17,7 @@ from gradex_fast.report import Summary, markdown_templates, score_meaning
 
 SHOWN = 50
 """Sources in the table; a hub's page with thousands of lines is read by nobody."""
-_METRICS = {"loss": "loss", "exact_match": "exact_match"}
+_METRICS = ("loss", "exact_match")
 
 
 def write_card(folder: Path, recipe: Recipe, summary: Summary) -> Path:
@@ -70,11 +70,11 @@ def _results(recipe: Recipe, note: Mapping[str, Any]) -> Iterator[EvalResult]:
     figures = {"validation_loss": note["loss"], **note}
     for split in ("validation", "test"):
         file = getattr(recipe.data.target, split)
-        for metric, kind in _METRICS.items():
+        for metric in _METRICS:
             value = figures.get(f"{split}_{metric}")
             if file and value is not None and math.isfinite(value):
                 data = {"dataset_type": _data_name(file), "dataset_name": f"target, {split}", "dataset_split": split}
-                yield EvalResult(task_type=_task(recipe), **data, metric_type=kind, metric_value=value)
+                yield EvalResult(task_type=_task(recipe), **data, metric_type=metric, metric_value=value)
 
 
 def _loading(recipe: Recipe) -> list[str]:

@@ -10,9 +10,10 @@ import runs
 import torch
 
 from gradex_fast import pipeline
-from gradex_fast.alignment import alignments, cosines, group_gradients, mean_gradient, plane, slopes
+from gradex_fast.alignment import alignments, cosines, group_gradients, mean_gradient, plane
 from gradex_fast.exhibits import LONGEST, curves, extreme_rows, source_map
 from gradex_fast.model import load_model
+from gradex_fast.reference.solve import sigmoid
 from gradex_fast.types import Sketches
 
 
@@ -63,7 +64,7 @@ def test_gradients_of_groups_are_those_of_the_logistic_loss():
 
         numeric = [(loss(step * e) - loss(-step * e)) / (2 * step) for e in np.eye(3)]
         assert -found == pytest.approx(numeric, rel=1e-5, abs=1e-8)
-    assert slopes(Sketches(rows.g[:2], np.array([800.0, -800.0]), rows.loss[:2])).tolist() == [0.0, 1.0]
+    assert sigmoid(-np.array([800.0, -800.0])).tolist() == [0.0, 1.0]
     assert np.isnan(group_gradients(rows, np.array([0, 0, 9]))[0]).all()
 
 
@@ -83,7 +84,9 @@ def test_the_error_of_a_rows_number_is_that_of_random_projections():
     found = [alignments(projected[s : s + 1], target @ p[s]) for s in range(4000)]
     values, errors = (np.array([getattr(one, name)[0] for one in found]) for name in ("value", "error"))
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(values.std(), rel=0.1)
-    assert values.mean() == pytest.approx(slopes(projected)[0] * (row @ target), abs=4 * values.std() / 4000**0.5)
+    assert values.mean() == pytest.approx(
+        sigmoid(-projected.margin)[0] * (row @ target), abs=4 * values.std() / 4000**0.5
+    )
 
 
 def test_the_plane_keeps_what_has_two_dimensions():
@@ -103,8 +106,8 @@ def test_the_plane_keeps_what_has_two_dimensions():
 def test_the_map_has_every_source_and_the_target(finished):
     found = source_map(finished)
     assert np.array(found["places"]).shape == (4, 2) and len(found["target"]) == 2
-    g, weights = finished.train.g[:8].astype(np.float64), slopes(finished.train[:8])
-    valid = slopes(finished.validation) @ finished.validation.g.astype(np.float64)
+    g, weights = finished.train.g[:8].astype(np.float64), sigmoid(-finished.train[:8].margin)
+    valid = sigmoid(-finished.validation.margin) @ finished.validation.g.astype(np.float64)
     near = (weights @ g) @ valid / np.linalg.norm(weights @ g) / np.linalg.norm(valid)
     assert found["cosines"][0] == pytest.approx(near)
     assert 0 < found["share"] <= 1 and found["dim"] == 64
